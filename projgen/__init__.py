@@ -1,0 +1,25 @@
+"""projgen: projects neural networks, quantises them and emits library-free C for microcontrollers."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it; imported on first use so that `projgen --help` stays quick.
+_PUBLIC = {
+    "ProjgenError": "projgen.errors",
+}
+
+__all__ = ["ProjgenError", "__version__"]  # noqa: F822
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'projgen' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
