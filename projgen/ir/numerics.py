@@ -1,0 +1,128 @@
+"""The integer side of a quantised node: shifts, zero points and clamps (docs/quantisation.md has the rules).
+
+Multipliers ``m`` are int32 constants among the node's inputs, always multiples of 4; one pre-shift per matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Requant:
+    """y = clamp(zero_point + RQ(acc, m, shift), low, high); RQ(acc, m, p) = ((acc << p) * m + 2^31) >> 32."""
+
+    shift: int
+    zero_point: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixNumerics:
+    """Linear and Conv2d. Inputs: x int8 or int16, w int8, b int32 (input zero point folded in), m int32 per output."""
+
+    input_zero_point: int
+    requant: Requant
+
+
+@dataclass(frozen=True, slots=True)
+class AddNumerics:
+    """acc = factor_a (a - zero_a) + factor_b (b - zero_b), requantised once with the scalar multiplier."""
+
+    factor_a: int
+    zero_a: int
+    factor_b: int
+    zero_b: int
+    multiplier: int
+    requant: Requant
+
+
+@dataclass(frozen=True, slots=True)
+class MulNumerics:
+    """acc = (a - zero_a) (b - zero_b), requantised once with the scalar multiplier."""
+
+    zero_a: int
+    zero_b: int
+    multiplier: int
+    requant: Requant
+
+
+@dataclass(frozen=True, slots=True)
+class PoolNumerics:
+    """Average: y = requant(sum over valid taps - count * input_zero_point); one multiplier per possible count.
+
+    ``multipliers[count - 1]`` holds 1/count in the scale; a single entry when every window has the same count.
+    """
+
+    input_zero_point: int
+    counts: tuple[int, ...]
+    multipliers: tuple[int, ...]
+    requant: Requant
+
+
+@dataclass(frozen=True, slots=True)
+class MeanTimeNumerics:
+    """Sum over steps of (x - zero_point) in int32, divided by T with ``fraction`` extra bits, then requantised."""
+
+    input_zero_point: int
+    fraction: int
+    multiplier: int
+    requant: Requant
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxNumerics:
+    """Exact integer softmax over int8 (scale 1/256, zero point -128 out). Input ``table``: E[0..255], values < 2^16."""
+
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """An int16 intermediate z = sat16(RQ(q x + b, m, shift)), zero point 0, scale 2^-exponent.
+
+    ``bound`` is the largest |z| provable from the weights.
+    """
+
+    shift: int
+    exponent: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class LstmNumerics:
+    """Inputs: x int8, w int8, r int8, b int32, m int32 (4H,); q_in int8 (r_in, D), b_in, m_in; q_out int8 (r_out, H),
+    m_out when projected; h0 int8, c0 int16 when given. ``k``: acc = (w x << max(k,0)) + (r h << max(-k,0)) + b.
+    The cell state is int16 with ``cell_fraction`` fraction bits; h is int8 with scale 2^-7.
+    """
+
+    input_zero_point: int
+    k: int
+    shift: int
+    cell_fraction: int
+    input_low_rank: LowRank | None = None
+    recurrent_low_rank: LowRank | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GruNumerics:
+    """Inputs as for the LSTM with 3H rows, plus b_hn int32 (H,); h0 is int16 Q15 when given. State: h int16 Q15."""
+
+    input_zero_point: int
+    k: int
+    shift: int
+    input_low_rank: LowRank | None = None
+    recurrent_low_rank: LowRank | None = None
+
+
+Numerics = (
+    MatrixNumerics
+    | AddNumerics
+    | MulNumerics
+    | PoolNumerics
+    | MeanTimeNumerics
+    | SoftmaxNumerics
+    | LstmNumerics
+    | GruNumerics
+)

@@ -1,0 +1,16 @@
+"""The kernels: per operator family, how C realises it on which target."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+
+from projgen.kernels.record import KernelDef
+
+_FAMILIES = ("linear", "conv", "elementwise", "pool", "softmax", "shape", "recurrent")
+
+
+@cache
+def registry() -> tuple[KernelDef, ...]:
+    """Every kernel; each family module lists its records in ``KERNELS``."""
+    return tuple(k for family in _FAMILIES for k in import_module(f"projgen.kernels.{family}").KERNELS)

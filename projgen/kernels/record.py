@@ -1,0 +1,115 @@
+"""What a kernel is: how one operator is realised in C on a target, with its own weight packing and layouts.
+
+A kernel realises the integer meaning of its operator byte for byte; the lowering only chooses among equals.
+
+Calling convention of the C function (all tables and constants sit in the parameter struct):
+
+* ``void KERNEL(const KERNEL_params *p, const T *x0, [const T *x1, ...] T *y, void *scratch)`` for one whole
+  operator; the scratch argument is absent where ``scratch_bytes`` is 0; a kernel without parameters drops p;
+* recurrent: ``void KERNEL(const KERNEL_params *p, void *state, const T *x_t, T *y_t, void *scratch)`` is one
+  time step and ``void KERNEL_reset(const KERNEL_params *p, void *state)`` sets the initial state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from projgen.ir.graph import Graph, Node
+from projgen.targets import Target
+
+Array = npt.NDArray[np.generic]
+
+
+class Layout(Protocol):
+    """A reversible order of constants: ``unpack(pack(c)) == c`` for every legal c (a property test)."""
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        """The emitted table from the canonical constants, by role."""
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        """The canonical constants, by role, from the emitted table."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """One constant array of the weights header.
+
+    ``name`` is its suffix ("weights", "bias", "stream"), ``roles`` the operator constants it holds, ``data`` the
+    packed integers whose dtype is the C type; ``layout`` is the inverse that the interpreter reads through.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    layout: Layout
+    data: Array
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRef:
+    """A parameter field that points at one of the kernel's tables."""
+
+    table: str
+
+
+Field = int | TableRef | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Emitted code: a template under ``templates/kernels/`` rendered once per distinct (template, parameters).
+
+    ``function`` is the C name it defines; ``parameters`` are all it may see.
+    """
+
+    template: str
+    function: str
+    parameters: tuple[tuple[str, int | str | tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KernelChoice:
+    """A kernel applied to one node on one target.
+
+    Attributes:
+        kernel: record name, shown in reports ("linear_portable", "lstm_dsp").
+        function: the C function called.
+        struct: C type of its parameter struct ("" for none).
+        fields: the struct's initialisers by field name.
+        tables: constant tables, in emission order.
+        sources: files of ``runtime_c/src`` to include, in order.
+        blocks: emitted blocks to include after the sources.
+        scratch_bytes, state_bytes: exact; scratch is 16-byte aligned, lives only during the call.
+        in_place: input roles whose buffer the output may overwrite.
+        instructions: predicted for one call (one step).
+    """
+
+    kernel: str
+    function: str
+    struct: str
+    fields: Mapping[str, Field]
+    tables: tuple[Table, ...]
+    sources: tuple[str, ...]
+    instructions: float
+    blocks: tuple[Block, ...] = ()
+    scratch_bytes: int = 0
+    state_bytes: int = 0
+    in_place: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelDef:
+    """One way to realise one operator. ``isa``: features the target must have (empty: portable C99).
+
+    ``apply`` returns None where the kernel does not fit the node (shape, range, alignment).
+    """
+
+    name: str
+    op: str
+    isa: frozenset[str]
+    apply: Callable[[Graph, Node, Target], KernelChoice | None]
