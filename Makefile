@@ -1,0 +1,23 @@
+# One command each: set-up, demo, tests. Every target sets up what it needs first.
+PYTHON := .venv/bin/python
+export PROJGEN_DATA
+
+.PHONY: setup demo test lint bench clean
+
+setup:
+	@bash scripts/setup.sh
+
+demo: setup
+	$(PYTHON) examples/japanese_vowels.py --out build/demo
+
+test: setup lint
+	$(PYTHON) scripts/run_tests.py
+
+lint: setup
+	$(PYTHON) scripts/lint.py
+
+bench: setup
+	$(PYTHON) -m pytest benchmarks --benchmark-only -q
+
+clean:
+	rm -rf build .venv

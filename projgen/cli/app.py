@@ -1,0 +1,236 @@
+"""The commands of ``projgen``. Each loads its inputs, calls the library and prints the result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from projgen.cli.options import (
+    DataOpt,
+    Kernels,
+    LayersOpt,
+    Method,
+    MethodOpt,
+    ModelArg,
+    Optimise,
+    RanksOpt,
+    ReductionOpt,
+    VarianceOpt,
+    Verbosity,
+    VerbosityOpt,
+    parse_layers,
+    parse_ranks,
+)
+from projgen.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+app = typer.Typer(
+    name="projgen",
+    help="Project neural networks onto their principal components, quantise them, emit C and prove it on the target.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+FolderArg = Annotated[Path, typer.Argument(metavar="DIR", help="a folder written by `projgen compile`")]
+TargetOpt = Annotated[str | None, typer.Option("--target", "-t", help="a name from `projgen targets`, or ./board.toml")]
+
+
+@app.command()
+def analyze(model: ModelArg, data: DataOpt, verbosity: VerbosityOpt = Verbosity.SUMMARY) -> None:
+    """Tell which layers can be compressed, and how far."""
+    from rich.console import Console
+
+    from projgen.data import load_data
+    from projgen.models import load_module
+    from projgen.projection import analyze as run
+
+    Console().print(run(load_module(model), load_data(data), verbosity=verbosity.value))
+
+
+@app.command()
+def compress(
+    model: ModelArg,
+    data: DataOpt,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="OUT.onnx or OUT.pt2")],
+    explained_variance: VarianceOpt = None,
+    learnables_reduction: ReductionOpt = None,
+    ranks: RanksOpt = None,
+    method: MethodOpt = Method.OUTPUT,
+    layers: LayersOpt = None,
+    verbosity: VerbosityOpt = Verbosity.SUMMARY,
+) -> None:
+    """Project the model's layers and save the smaller model."""
+    from projgen.data import load_data
+    from projgen.export import save
+    from projgen.models import load_module
+
+    if out.suffix not in (".onnx", ".pt2"):
+        raise InputError(f"output {out} has the ending {out.suffix!r}", ".onnx or .pt2", "-o")
+    projected = _project(
+        load_module(model),
+        load_data(data),
+        explained_variance,
+        learnables_reduction,
+        ranks,
+        method,
+        layers,
+        verbosity,
+    )
+    save(projected, out)
+    if verbosity is not Verbosity.OFF:
+        typer.echo(f"wrote {out}")
+
+
+@app.command(name="compile")
+def compile_command(
+    model: ModelArg,
+    data: DataOpt,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="folder to write")],
+    target: Annotated[str, typer.Option("--target", "-t", help="a name from `projgen targets`, or ./board.toml")],
+    explained_variance: VarianceOpt = None,
+    learnables_reduction: ReductionOpt = None,
+    ranks: RanksOpt = None,
+    method: MethodOpt = Method.OUTPUT,
+    layers: LayersOpt = None,
+    name: Annotated[str, typer.Option("--name", help="prefix of the files and C names")] = "model",
+    kernels: Annotated[Kernels, typer.Option("--kernels", help="fast where proven equal, or portable C only")] = Kernels.FAST,
+    optimise: Annotated[Optimise, typer.Option("--optimise", help="what to favour")] = Optimise.SPEED,
+    verbosity: VerbosityOpt = Verbosity.SUMMARY,
+) -> None:
+    """Go the whole way from a float model to C, with projection when a goal is given."""
+    from projgen.data import load_data
+    from projgen.driver import compile as run
+    from projgen.models import load_model, load_module
+    from projgen.targets import load_target
+
+    load_target(target)  # a wrong name should not cost a calibration first
+    batches = load_data(data)
+    source: Any
+    if explained_variance is None and learnables_reduction is None and ranks is None:
+        source = load_model(model)
+    else:
+        source = _project(
+            load_module(model), batches, explained_variance, learnables_reduction, ranks, method, layers, verbosity
+        )
+    artifact = run(
+        source, calibration=batches, target=target, out=out, name=name, kernels=kernels.value, optimise=optimise.value
+    )
+    if verbosity is not Verbosity.OFF:
+        m = artifact.manifest
+        typer.echo(
+            f"wrote {out}: {m['learnables']} learnables, {m['macs']} MACs, weights {m['weight_bytes']} B, "
+            f"arena {m['arena_bytes']} B (with input {m['arena_with_input_bytes']} B)"
+        )
+
+
+def _project(
+    model: nn.Module,
+    data: Any,
+    explained_variance: float | None,
+    learnables_reduction: float | None,
+    ranks: str | None,
+    method: Method,
+    layers: str | None,
+    verbosity: Verbosity,
+) -> nn.Module:
+    from projgen.projection import compress as run
+
+    projected, _ = run(
+        model,
+        data,
+        explained_variance_goal=explained_variance,
+        learnables_reduction_goal=learnables_reduction,
+        ranks=parse_ranks(ranks),
+        layer_names=parse_layers(layers),
+        method=method.value,
+        unpack=True,
+        verbosity=verbosity.value,
+    )
+    return projected
+
+
+@app.command(name="run")
+def run_command(
+    folder: FolderArg,
+    inputs: Annotated[Path, typer.Option("--inputs", help="x.npz or x.npy, as at compile")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="Y.npz", help="outputs, one array per output")],
+    target: TargetOpt = None,
+) -> None:
+    """Build, run on the (emulated) target, check against the simulator and save the outputs."""
+    from projgen.artifact import Artifact
+    from projgen.cli.arrays import save_outputs
+    from projgen.data import load_data
+
+    if out.suffix != ".npz":
+        raise InputError(f"output {out} has the ending {out.suffix!r}", ".npz", "-o")
+    artifact = Artifact.open(folder, target=target)
+    artifact.build()
+    save_outputs(out, artifact, load_data(inputs))
+
+
+@app.command()
+def bench(
+    folder: FolderArg,
+    target: Annotated[list[str] | None, typer.Option("--target", "-t", help="may be given several times")] = None,
+    inputs: Annotated[Path | None, typer.Option("--inputs", help="x.npz or x.npy; default: the compiled test vectors")] = None,
+    labels: Annotated[Path | None, typer.Option("--labels", help="y.npy, class numbers: adds accuracy")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+) -> None:
+    """Count instructions, flash, RAM and stack on each target; accuracy if labels are given."""
+    from projgen.artifact import Artifact
+    from projgen.cli.arrays import load_labels
+    from projgen.cli.tables import print_measurement
+    from projgen.data import load_data
+
+    if labels is not None and inputs is None:
+        raise InputError("--labels without --inputs", "the inputs that the labels belong to", "--inputs")
+    figures = []
+    for name in target or [None]:
+        artifact = Artifact.open(folder, target=name)
+        artifact.build()
+        data = load_data(inputs) if inputs is not None else None
+        measurement = artifact.measure(data, labels=None if labels is None else load_labels(labels))
+        print_measurement(measurement)
+        figures.append(measurement.to_json())
+    if json_out is not None:
+        _write_text(json_out, json.dumps(figures, indent=1) + "\n")
+
+
+@app.command()
+def report(folder: FolderArg) -> None:
+    """Write DIR/report.html from the manifest and the last measurement."""
+    from projgen.report import write_folder_report
+
+    typer.echo(f"wrote {write_folder_report(folder)}")
+
+
+@app.command()
+def targets() -> None:
+    """List what can be targeted."""
+    from projgen.cli.tables import print_targets
+    from projgen.targets import list_targets
+
+    print_targets(list_targets())
+
+
+@app.command()
+def doctor() -> None:
+    """Tell which tools are here, what is missing, and the one command that installs it."""
+    from projgen.cli.tables import print_doctor
+    from projgen.harness.doctor import check
+
+    raise typer.Exit(print_doctor(check()))
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror}", "a writable path", "--json") from error
