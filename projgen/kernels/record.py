@@ -7,7 +7,11 @@ Calling convention of the C function (all tables and constants sit in the parame
 * ``void KERNEL(const KERNEL_params *p, const T *x0, [const T *x1, ...] T *y, void *scratch)`` for one whole
   operator; the scratch argument is absent where ``scratch_bytes`` is 0; a kernel without parameters drops p;
 * recurrent: ``void KERNEL(const KERNEL_params *p, void *state, const T *x_t, T *y_t, void *scratch)`` is one
-  time step and ``void KERNEL_reset(const KERNEL_params *p, void *state)`` sets the initial state.
+  time step and ``void KERNEL_reset(const KERNEL_params *p, void *state)`` sets the initial state;
+* mean over time: ``KERNEL_reset(p, state)``, ``KERNEL(p, state, x_t)`` once a step, and after the last one
+  ``KERNEL_finish(p, state, int32_t steps, y)``;
+* row by row: ``void ROW_FUNCTION(const KERNEL_params *p, const T *const *rows, T *y_row, void *scratch)`` computes
+  one output row from one pointer a kernel row (dilation and stride resolved; a pad row is filled with the zero point).
 """
 
 from __future__ import annotations
@@ -87,6 +91,8 @@ class KernelChoice:
         scratch_bytes, state_bytes: exact; scratch is 16-byte aligned, lives only during the call.
         in_place: input roles whose buffer the output may overwrite.
         instructions: predicted for one call (one step).
+        row_function: the C function for one output row of a streamed segment ("" where there is none); it takes the
+            same parameter struct and scratch.
     """
 
     kernel: str
@@ -100,6 +106,7 @@ class KernelChoice:
     scratch_bytes: int = 0
     state_bytes: int = 0
     in_place: frozenset[str] = field(default_factory=frozenset)
+    row_function: str = ""
 
 
 @dataclass(frozen=True, slots=True)

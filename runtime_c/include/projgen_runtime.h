@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT-0
+ *
+ * projgen runtime: what every kernel shares.
+ *
+ * C99, freestanding apart from memcpy and memset. Nothing here allocates, keeps state or uses floating point.
+ * All kernels are static, so that any number of models link into one image. A kernel reads its constants from
+ * a const parameter struct; pointers in the struct point at const tables. Buffers belong to the caller.
+ *
+ * Numbers: activations are int8 (with a zero point) or int16, weights int8, accumulators int32. A generator
+ * has proven from the weights that no accumulator overflows, so the kernels do not saturate while
+ * accumulating.
+ */
+#ifndef PROJGEN_RUNTIME_H
+#define PROJGEN_RUNTIME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__)
+#define PG_KERNEL static __attribute__((unused, noinline)) /* one copy, visible to profilers */
+#define PG_INLINE static inline __attribute__((always_inline, unused))
+#define PG_ALIGNED(bytes) __attribute__((aligned(bytes)))
+#else
+#define PG_KERNEL static
+#define PG_INLINE static inline
+#define PG_ALIGNED(bytes)
+#endif
+
+/* What C99 leaves to the compiler and the kernels rely on: arithmetic right shifts, two's complement casts.
+ */
+typedef char pg_assert_arithmetic_shift[(-5 >> 1) == -3 ? 1 : -1];
+typedef char pg_assert_arithmetic_shift_64[(-(((int64_t)5) << 32) >> 33) == -3 ? 1 : -1];
+typedef char pg_assert_twos_complement[(int32_t)0x80000001u == -2147483647 ? 1 : -1];
+
+/* How an accumulator becomes an output: clamp(zero_point + RQ(acc, m, shift), low, high). */
+typedef struct {
+    int32_t shift;      /* 0 ..; acc << shift fits int32 */
+    int32_t zero_point; /* of the output */
+    int32_t low;        /* smallest output: the type's, or an activation's */
+    int32_t high;       /* largest output */
+} pg_requant;
+
+/* value limited to low .. high; low <= high. */
+PG_INLINE int32_t pg_clamp(int32_t value, int32_t low, int32_t high) {
+    value = value < low ? low : value;
+    return value > high ? high : value;
+}
+
+/* RQ(acc, m, shift) = ((acc << shift) * m + 2^31) >> 32, exact; 0 <= m < 2^31, acc << shift fits int32. */
+PG_INLINE int32_t pg_rq(int32_t acc, int32_t m, int32_t shift) {
+    const int32_t shifted = (int32_t)((uint32_t)acc << shift);
+    return (int32_t)(((int64_t)shifted * m + ((int64_t)1 << 31)) >> 32);
+}
+
+/* The whole requantisation of one accumulator with multiplier m. */
+PG_INLINE int32_t pg_requantise(int32_t acc, int32_t m, const pg_requant *out) {
+    return pg_clamp(pg_rq(acc, m, out->shift) + out->zero_point, out->low, out->high);
+}
+
+/* Element i of an int16 (wide) or int8 array: kernels are written once and instantiated per type. */
+PG_INLINE int32_t pg_get(const void *x, int32_t i, bool wide) {
+    return wide ? ((const int16_t *)x)[i] : ((const int8_t *)x)[i];
+}
+
+/* Stores value as element i of an int16 (wide) or int8 array; value fits the type. */
+PG_INLINE void pg_put(void *y, int32_t i, int32_t value, bool wide) {
+    if (wide) {
+        ((int16_t *)y)[i] = (int16_t)value;
+    } else {
+        ((int8_t *)y)[i] = (int8_t)value;
+    }
+}
+
+/* Address of element i of an int16 (wide) or int8 array. */
+PG_INLINE const void *pg_at(const void *x, int32_t i, bool wide) {
+    return (const int8_t *)x + (wide ? 2 * i : i);
+}
+
+PG_INLINE void *pg_at_mutable(void *y, int32_t i, bool wide) {
+    return (int8_t *)y + (wide ? 2 * i : i);
+}
+
+/* count elements of y set to value. */
+PG_INLINE void pg_fill(void *y, int32_t value, int32_t count, bool wide) {
+    if (wide) {
+        for (int32_t i = 0; i < count; ++i) {
+            ((int16_t *)y)[i] = (int16_t)value;
+        }
+    } else {
+        memset(y, value & 0xff, (size_t)count);
+    }
+}
+
+#endif /* PROJGEN_RUNTIME_H */
