@@ -56,6 +56,8 @@ class OpDef:
         quantise: (scope, float node) -> Quantised; None for operators that no longer exist after canonicalisation.
         cost: (attrs, input types by role, output type) -> Cost.
         samples: quantised graphs of this operator for the differential tests.
+        prove: (quantised graph, node) -> None; refuses by name a node whose accumulators could overflow. None where
+            nothing can.
         view: the output is the input's bytes under another shape; nothing is executed.
     """
 
@@ -70,3 +72,4 @@ class OpDef:
     cost: Callable[[Any, Types, TensorType], Cost]
     samples: Callable[[], Iterable[Sample]]
     view: bool = False
+    prove: Callable[[Graph, Node], None] | None = None
