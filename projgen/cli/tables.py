@@ -1,0 +1,81 @@
+"""Tables that the commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from projgen.harness.doctor import ToolStatus
+from projgen.harness.measurement import Measurement
+from projgen.report.terminal import cell
+from projgen.targets import Target
+
+
+def print_targets(targets: Sequence[Target]) -> None:
+    """Every target with its core, features, memory and how it is run."""
+    table = Table(title="Targets")
+    for heading in ("name", "description", "ISA features"):
+        table.add_column(heading)
+    for heading in ("flash KiB", "RAM KiB"):
+        table.add_column(heading, justify="right")
+    for target in targets:
+        table.add_row(
+            target.name,
+            target.description,
+            ", ".join(sorted(target.isa)) or "-",
+            f"{target.flash_bytes // 1024:,d}",
+            f"{target.ram_bytes // 1024:,d}",
+        )
+    Console().print(table)
+
+
+def print_doctor(tools: Sequence[ToolStatus]) -> int:
+    """What is here and what is missing; returns the exit code (4 if anything is missing)."""
+    table = Table(title="Tools")
+    for heading in ("tool", "version", "needed for"):
+        table.add_column(heading)
+    for tool in tools:
+        table.add_row(tool.name, tool.version or "[red]missing[/red]", ", ".join(tool.targets))
+    console = Console()
+    console.print(table)
+    missing = [tool for tool in tools if tool.version is None]
+    if not missing:
+        console.print("Everything is here.")
+        return 0
+    packages = sorted({package for tool in missing for package in tool.packages})
+    console.print(f"Install what is missing: apt-get install {' '.join(packages)}", highlight=False, soft_wrap=True)
+    return 4
+
+
+def print_measurement(m: Measurement) -> None:
+    """The figures of one build on one target: totals, then layers, then the heaviest symbols."""
+    console = Console()
+    table = Table(title=f"{m.target}: instructions per inference")
+    table.add_column("layer")
+    table.add_column("kernel")
+    for heading in ("MACs", "instructions", "per MAC", "share"):
+        table.add_column(heading, justify="right")
+    for layer in m.layers:
+        counted = layer.instructions
+        table.add_row(
+            layer.name,
+            layer.kernel,
+            cell(layer.macs, ",d"),
+            cell(counted, ",.0f"),
+            cell(counted / layer.macs if counted is not None and layer.macs else None, ".3f"),
+            cell(counted / m.instructions if counted is not None and m.instructions else None, ".1%"),
+        )
+    table.add_section()
+    table.add_row("total", "", "", cell(m.instructions, ",.0f"), "", "")
+    console.print(table)
+    console.print(
+        f"estimated cycles {cell(m.estimated_cycles, ',.0f')}; flash {m.weight_bytes + m.code_bytes:,d} B "
+        f"(weights {m.weight_bytes:,d}, code {m.code_bytes:,d}); arena {m.arena_bytes:,d} B "
+        f"(with input {m.arena_with_input_bytes:,d}); state {m.state_bytes:,d} B; stack {cell(m.stack_bytes, ',d')} B",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if m.accuracy is not None:
+        console.print(f"accuracy {m.accuracy:.4f}", highlight=False)
