@@ -13,27 +13,18 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code; every expected error is one message on stderr."""
-    import click
-
     from projgen.cli.app import app
     from projgen.errors import ProjgenError
 
     try:
-        result = app(argv, standalone_mode=False)
-    except click.exceptions.Abort:
-        print("projgen: interrupted", file=sys.stderr)
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return 2
+        app(argv)
+    except SystemExit as finished:
+        return finished.code if isinstance(finished.code, int) else 0
     except ProjgenError as error:
         print(f"projgen: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("projgen: interrupted", file=sys.stderr)
-        return 2
     except Exception as error:  # the boundary: anything unexpected is our bug, and says so
         traceback.print_exc()
         print(f"projgen: internal error ({type(error).__name__}); please report it with the lines above", file=sys.stderr)
         return 1
-    return result if isinstance(result, int) else 0
+    return 0
