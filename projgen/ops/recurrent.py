@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from projgen.errors import InputError
@@ -9,6 +10,10 @@ from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.types import DType, Quant, TensorType
 from projgen.ops.record import Cost, OpDef, Types
 from projgen.ops.recurrent_float import gru_reference, lstm_reference, reference_traces
+from projgen.ops.recurrent_integer import gru_integer, lstm_integer
+from projgen.ops.recurrent_oracle import gru_oracle, lstm_oracle
+from projgen.ops.recurrent_rule import quantise
+from projgen.ops.recurrent_samples import samples
 from projgen.quant.scope import Stats
 
 __all__ = ["OPS", "reference_traces"]
@@ -70,6 +75,28 @@ def cost(attrs: Attrs, types: Types, output: TensorType) -> Cost:  # noqa: ARG00
     return Cost(macs, 10 * attrs.hidden)
 
 
-LSTM: Final = OpDef("lstm", Lstm, infer, lstm_reference, None, None, output_quant, None, cost, tuple)
-GRU: Final = OpDef("gru", Gru, infer, gru_reference, None, None, output_quant, None, cost, tuple)
+LSTM: Final = OpDef(
+    name="lstm",
+    attrs=Lstm,
+    infer=infer,
+    reference=lstm_reference,
+    integer=lstm_integer,
+    oracle=lstm_oracle,
+    output_quant=output_quant,
+    quantise=quantise,
+    cost=cost,
+    samples=partial(samples, Lstm),
+)
+GRU: Final = OpDef(
+    name="gru",
+    attrs=Gru,
+    infer=infer,
+    reference=gru_reference,
+    integer=gru_integer,
+    oracle=gru_oracle,
+    output_quant=output_quant,
+    quantise=quantise,
+    cost=cost,
+    samples=partial(samples, Gru),
+)
 OPS: Final = (LSTM, GRU)
