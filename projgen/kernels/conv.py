@@ -1,0 +1,146 @@
+"""Kernels of the convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from projgen.ir.attrs import Conv2d
+from projgen.ir.graph import Graph, Node
+from projgen.ir.types import TensorType
+from projgen.kernels.costs import loop, matrix
+from projgen.kernels.layouts import TapMajor, plain, table
+from projgen.kernels.linear import SUFFIX, matrix_numerics, requant_field
+from projgen.kernels.record import Field, KernelChoice, KernelDef, Table, TableRef
+from projgen.targets import Target
+
+_WEIGHTS = {"weights": TableRef("weights"), "bias": TableRef("bias"), "multipliers": TableRef("multipliers")}
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """A convolution node as its kernels see it."""
+
+    attrs: Conv2d
+    x: TensorType
+    y: TensorType
+    w: tuple[int, int, int, int]
+
+    @property
+    def suffix(self) -> str:
+        return f"{SUFFIX[self.x.dtype]}_{SUFFIX[self.y.dtype]}"
+
+    @property
+    def taps(self) -> int:
+        """Products summed into one output."""
+        return self.w[1] * self.w[2] * self.w[3]
+
+    @property
+    def is_pointwise(self) -> bool:
+        return self.w[1:3] == (1, 1) and self.attrs.groups == 1 and not any(self.attrs.padding)
+
+    @property
+    def is_depthwise(self) -> bool:
+        return self.w[3] == 1 and self.attrs.groups > 1
+
+
+def geometry(graph: Graph, node: Node) -> Geometry:
+    """The shapes of a conv2d node; a ``TypeError`` for another node."""
+    if not isinstance(node.attrs, Conv2d):
+        raise TypeError(f"node {node.name!r} is no convolution")
+    o, kh, kw, c = graph.data(node, "w").shape
+    return Geometry(node.attrs, graph.arg(node, "x").type, graph.type(node.output), (o, kh, kw, c))
+
+
+def _window(g: Geometry, zero_point: int) -> tuple[int, ...]:
+    """Initialiser of ``pg_window``."""
+    top, _, left, _ = g.attrs.padding
+    kernel = g.w[1:3]
+    return (*g.x.step_shape, *g.y.step_shape, *kernel, *g.attrs.stride, *g.attrs.dilation, top, left, zero_point)
+
+
+def _tables(graph: Graph, node: Node, weights: Table) -> tuple[Table, ...]:
+    return (
+        weights,
+        plain(graph, node, "b", "bias", "int32", "[out_c], input zero point folded in"),
+        plain(graph, node, "m", "multipliers", "int32", "[out_c]"),
+    )
+
+
+def _conv2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
+    g, numerics = geometry(graph, node), matrix_numerics(node)
+    copied = g.y.elements // g.w[0] * g.attrs.groups * g.taps
+    fields: dict[str, Field] = {
+        **_WEIGHTS,
+        "window": _window(g, numerics.input_zero_point),
+        "groups": g.attrs.groups,
+        "out": requant_field(numerics.requant),
+    }
+    return KernelChoice(
+        kernel="conv2d_portable",
+        function=f"pg_conv2d_{g.suffix}",
+        struct="pg_conv2d_params",
+        fields=fields,
+        tables=_tables(graph, node, plain(graph, node, "w", "weights", "int8", "[out_c][kh][kw][in_c / groups]")),
+        sources=("pg_matrix.h", "pg_window.h", "pg_conv2d.h"),
+        instructions=matrix(target, g.y.elements * g.taps, g.y.elements) + loop(target, copied, 3.0),
+        scratch_bytes=g.taps * g.x.dtype.bytes,
+        row_function=f"pg_conv2d_row_{g.suffix}",
+    )
+
+
+def _pointwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    if not g.is_pointwise:
+        return None
+    (_, in_w, in_c), (out_h, out_w, out_c) = g.x.step_shape, g.y.step_shape
+    fields: dict[str, Field] = {
+        **_WEIGHTS,
+        "out_h": out_h,
+        "out_w": out_w,
+        "in_c": in_c,
+        "out_c": out_c,
+        "row_step": g.attrs.stride[0] * in_w * in_c,
+        "column_step": g.attrs.stride[1] * in_c,
+        "out": requant_field(matrix_numerics(node).requant),
+    }
+    return KernelChoice(
+        kernel="pointwise_portable",
+        function=f"pg_pointwise_{g.suffix}",
+        struct="pg_pointwise_params",
+        fields=fields,
+        tables=_tables(graph, node, plain(graph, node, "w", "weights", "int8", "[out_c][in_c]")),
+        sources=("pg_matrix.h", "pg_pointwise.h"),
+        instructions=matrix(target, g.y.elements * in_c, g.y.elements),
+        row_function=f"pg_pointwise_row_{g.suffix}",
+    )
+
+
+def _depthwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    g, numerics = geometry(graph, node), matrix_numerics(node)
+    if not g.is_depthwise:
+        return None
+    layout = TapMajor("w", g.w)
+    fields: dict[str, Field] = {
+        **_WEIGHTS,
+        "window": _window(g, numerics.input_zero_point),
+        "out": requant_field(numerics.requant),
+    }
+    in_c = g.x.step_shape[2]
+    return KernelChoice(
+        kernel="depthwise_portable",
+        function=f"pg_depthwise_{g.suffix}",
+        struct="pg_depthwise_params",
+        fields=fields,
+        tables=_tables(graph, node, table("weights", layout, {"w": graph.data(node, "w")}, "[kh][kw][out_c]")),
+        sources=("pg_window.h", "pg_depthwise.h"),
+        instructions=matrix(target, g.y.elements * g.taps, g.y.elements) + loop(target, g.y.elements * g.taps, 1.5),
+        scratch_bytes=g.taps * in_c * g.x.dtype.bytes,
+        row_function=f"pg_depthwise_row_{g.suffix}",
+    )
+
+
+KERNELS = (
+    KernelDef("pointwise_portable", "conv2d", frozenset(), _pointwise),
+    KernelDef("depthwise_portable", "conv2d", frozenset(), _depthwise),
+    KernelDef("conv2d_portable", "conv2d", frozenset(), _conv2d),
+)

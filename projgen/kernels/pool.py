@@ -1,0 +1,7 @@
+"""Kernels of the poolings."""
+
+from __future__ import annotations
+
+from projgen.kernels.record import KernelDef
+
+KERNELS: tuple[KernelDef, ...] = ()

@@ -1,0 +1,169 @@
+"""Kernels that move elements: pad, slice, select, transpose, concat. They copy bytes and know no scales."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+from projgen.ir.attrs import Concat, Pad, Select, Slice, Transpose
+from projgen.ir.graph import Graph, Node
+from projgen.ir.types import TensorType
+from projgen.kernels.costs import loop
+from projgen.kernels.linear import SUFFIX
+from projgen.kernels.record import Block, KernelChoice, KernelDef
+from projgen.quant.fixed import to_integers
+from projgen.targets import Target
+
+A = TypeVar("A")
+MAX_RANK = 4
+
+
+def _attrs(node: Node, kind: type[A]) -> A:
+    if not isinstance(node.attrs, kind):
+        raise TypeError(f"node {node.name!r} is no {kind.__name__}")
+    return node.attrs
+
+
+def static_axis(t: TensorType, axis: int) -> int:
+    """``axis`` of the type as an axis of one step; a ``ValueError`` for the time axis itself."""
+    inner = axis - 1 if t.has_time else axis
+    if inner < 0:
+        raise ValueError(f"axis {axis} of {t} is the time axis")
+    return inner
+
+
+def _runs(
+    graph: Graph, node: Node, target: Target, axis: int, first: int, parts: int, step: int = 0, count: int = 1
+) -> KernelChoice:
+    """From x, along a step axis: ``count`` runs of ``parts`` neighbouring parts, from ``first`` on, ``step`` apart."""
+    x = graph.arg(node, "x").type
+    shape = x.step_shape
+    part = math.prod(shape[axis + 1 :]) * x.dtype.bytes
+    outer = math.prod(shape[:axis])
+    return KernelChoice(
+        kernel=f"{node.op}_portable",
+        function="pg_slice",
+        struct="pg_slice_params",
+        fields={
+            "outer": outer,
+            "block": shape[axis] * part,
+            "first": first * part,
+            "step": step * part,
+            "count": count,
+            "run": parts * part,
+        },
+        tables=(),
+        sources=("pg_slice.h",),
+        instructions=loop(target, outer * count, 15.0 + parts * part),
+    )
+
+
+def _slice(graph: Graph, node: Node, target: Target) -> KernelChoice:
+    attrs = _attrs(node, Slice)
+    axis = static_axis(graph.arg(node, "x").type, attrs.axis)
+    size = attrs.stop - attrs.start
+    if attrs.step == 1:
+        return _runs(graph, node, target, axis, attrs.start, size)
+    return _runs(graph, node, target, axis, attrs.start, 1, attrs.step, -(-size // attrs.step))
+
+
+def _select(graph: Graph, node: Node, target: Target) -> KernelChoice:
+    attrs = _attrs(node, Select)
+    x = graph.arg(node, "x").type
+    if x.has_time and attrs.axis == 0:  # every step is copied over the one before: the last stays
+        return _runs(graph, node, target, 0, 0, x.step_shape[0])
+    axis = static_axis(x, attrs.axis)
+    return _runs(graph, node, target, axis, attrs.index % x.step_shape[axis], 1)
+
+
+def _padded(values: tuple[int, ...], fill: int) -> tuple[int, ...]:
+    return (fill,) * (MAX_RANK - len(values)) + values
+
+
+def _merge_unpadded(
+    shape: tuple[int, ...], amounts: tuple[tuple[int, int], ...]
+) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Trailing axes without padding joined with the axis before them, whose amounts grow accordingly."""
+    dims, pads = list(shape), list(amounts)
+    while len(dims) > 1 and pads[-1] == (0, 0):
+        size = dims.pop()
+        pads.pop()
+        dims[-1] *= size
+        pads[-1] = (pads[-1][0] * size, pads[-1][1] * size)
+    return tuple(dims), tuple(pads)
+
+
+def _pad(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    attrs = _attrs(node, Pad)
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
+    if y.quant is None:
+        raise ValueError(f"node {node.name!r} is not quantised")
+    shape, amounts = _merge_unpadded(x.step_shape, attrs.amounts[1:] if x.has_time else attrs.amounts)
+    if len(shape) > MAX_RANK:
+        return None
+    before = tuple(a for a, _ in amounts)
+    out = tuple(n + a + b for n, (a, b) in zip(shape, amounts, strict=True))
+    return KernelChoice(
+        kernel="pad_portable",
+        function=f"pg_pad_{SUFFIX[x.dtype]}",
+        struct="pg_pad_params",
+        fields={
+            "in": _padded(shape, 1),
+            "before": _padded(before, 0),
+            "out": _padded(out, 1),
+            "value": int(to_integers(attrs.value, y.quant, y.dtype)),
+        },
+        tables=(),
+        sources=("pg_pad.h",),
+        instructions=loop(target, y.elements, 1.5) + loop(target, math.prod(out[:-1]), 40.0),
+    )
+
+
+def _transpose(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    attrs = _attrs(node, Transpose)
+    x = graph.arg(node, "x").type
+    shape = x.step_shape
+    perm = tuple(static_axis(x, a) for a in attrs.perm[1:]) if x.has_time else attrs.perm
+    if len(shape) > MAX_RANK:
+        return None
+    strides = [math.prod(shape[a + 1 :]) for a in range(len(shape))]
+    return KernelChoice(
+        kernel="transpose_portable",
+        function=f"pg_transpose_{SUFFIX[x.dtype]}",
+        struct="pg_transpose_params",
+        fields={
+            "out": _padded(tuple(shape[a] for a in perm), 1),
+            "strides": _padded(tuple(strides[a] for a in perm), 0),
+        },
+        tables=(),
+        sources=("pg_transpose.h",),
+        instructions=loop(target, x.elements, 6.0),
+    )
+
+
+def _concat(graph: Graph, node: Node, target: Target) -> KernelChoice:
+    attrs = _attrs(node, Concat)
+    y = graph.type(node.output)
+    axis = static_axis(y, attrs.axis)
+    outer = math.prod(y.step_shape[:axis])
+    runs = tuple(graph.values[v].type.nbytes // outer for v in node.inputs.values())
+    function = f"pg_concat_{len(runs)}"
+    return KernelChoice(
+        kernel="concat_portable",
+        function=function,
+        struct=f"{function}_params",
+        fields={"outer": outer, "block": sum(runs), "runs": runs},
+        tables=(),
+        sources=("pg_concat.h",),
+        blocks=(Block("concat.h.j2", function, (("function", function), ("inputs", len(runs)))),),
+        instructions=loop(target, outer * len(runs), 15.0) + loop(target, y.nbytes, 1.0),
+    )
+
+
+KERNELS = (
+    KernelDef("pad_portable", "pad", frozenset(), _pad),
+    KernelDef("slice_portable", "slice", frozenset(), _slice),
+    KernelDef("select_portable", "select", frozenset(), _select),
+    KernelDef("transpose_portable", "transpose", frozenset(), _transpose),
+    KernelDef("concat_portable", "concat", frozenset(), _concat),
+)
