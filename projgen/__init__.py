@@ -9,10 +9,21 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it; imported on first use so that `projgen --help` stays quick.
 _PUBLIC = {
+    "NeuronPCA": "projgen.pca.neuron_pca",
+    "ProjectedLayer": "projgen.projection.layers",
     "ProjgenError": "projgen.errors",
+    "compress": "projgen.projection.compress",
+    "unpack_projected_layers": "projgen.projection.layers",
 }
 
-__all__ = ["ProjgenError", "__version__"]  # noqa: F822
+__all__ = [  # noqa: F822
+    "NeuronPCA",
+    "ProjectedLayer",
+    "ProjgenError",
+    "__version__",
+    "compress",
+    "unpack_projected_layers",
+]
 
 
 def __getattr__(name: str) -> Any:

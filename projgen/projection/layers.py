@@ -49,6 +49,8 @@ class ProjectedLayer(nn.Module):
         network: the equivalent ordinary layers.
     """
 
+    is_projection = True
+
     def __init__(
         self,
         network: nn.Module,

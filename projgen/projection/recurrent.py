@@ -24,15 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from projgen.errors import InputError
+from projgen.pca.discover import cell_suffixes
 
 Rank = int | None
 Ranks = Rank | Sequence[Rank]
-
-
-def cell_suffixes(num_layers: int, bidirectional: bool) -> list[str]:
-    """Suffix of each cell in torch's order: ``["l0", "l0_reverse", "l1", ...]``."""
-    directions = ("", "_reverse") if bidirectional else ("",)
-    return [f"l{layer}{direction}" for layer in range(num_layers) for direction in directions]
 
 
 def _spread(ranks: Ranks, cells: int, what: str) -> tuple[Rank, ...]:
@@ -202,9 +197,7 @@ class ProjectedLSTM(_ProjectedRNN):
         both = (self.cell_tensor("bias_ih", index), self.cell_tensor("bias_hh", index))
         return [bias for bias in both if bias is not None]
 
-    def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As nn.LSTM: (output, (h_n, c_n)). Raises InputError for a wrong shape."""
         self._check(x)
         single = x.dim() == 2

@@ -1,0 +1,87 @@
+"""Streaming first and second moments of row vectors, in memory that does not grow with the rows.
+
+Rows are shifted by the mean of the first block seen, multiplied in their own precision (one GEMM per block) and
+added up in float64. The shift keeps the small eigenvalues: plain float32 sums of squares lose them where the
+mean is large. Sums of moments are moments, so parts computed apart (batches, processes) can be joined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BLOCK = 1024
+
+
+@dataclass(slots=True)
+class Moments:
+    """Running moments of vectors of one width.
+
+    Attributes:
+        width: number of features d.
+        rows: vectors seen.
+    """
+
+    width: int
+    rows: int = 0
+    _shift: Tensor | None = field(default=None, repr=False)
+    _sum: Tensor | None = field(default=None, repr=False)
+    _outer: Tensor | None = field(default=None, repr=False)
+
+    def update(self, rows: Tensor) -> None:
+        """Add rows of shape (n, d), on any device, float32 or float64."""
+        if rows.shape[0] == 0:
+            return
+        if self._shift is None or self._sum is None or self._outer is None:
+            self._shift = rows[:_BLOCK].mean(0)
+            self._sum = torch.zeros(self.width, dtype=torch.float64, device=rows.device)
+            self._outer = torch.zeros(self.width, self.width, dtype=torch.float64, device=rows.device)
+        for start in range(0, rows.shape[0], _BLOCK):
+            block = rows[start : start + _BLOCK] - self._shift
+            self._outer += block.T @ block
+            self._sum += block.sum(0)
+        self.rows += rows.shape[0]
+
+    def finish(self) -> MomentSummary:
+        """The moments so far, as float64 NumPy arrays; at least one row must have been seen."""
+        if self._shift is None or self._sum is None or self._outer is None:
+            raise ValueError("no rows were seen")
+        shift = self._shift.double()
+        delta = self._sum / self.rows
+        centred = self._outer / self.rows - torch.outer(delta, delta)
+        covariance = (centred + centred.T) / 2
+        return MomentSummary(self.rows, (shift + delta).cpu().numpy(), covariance.cpu().numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class MomentSummary:
+    """Moments of ``rows`` vectors: ``mean`` (d) and centred ``covariance`` (d, d), population form, float64."""
+
+    rows: int
+    mean: np.ndarray
+    covariance: np.ndarray
+
+    @property
+    def second(self) -> np.ndarray:
+        """Uncentred second moment E[x x^T], (d, d)."""
+        return np.asarray(self.covariance + np.outer(self.mean, self.mean))
+
+    def part(self, start: int, stop: int) -> MomentSummary:
+        """Moments of the features start..stop-1."""
+        return MomentSummary(self.rows, self.mean[start:stop], self.covariance[start:stop, start:stop])
+
+    def through(self, matrix: np.ndarray, offset: np.ndarray | None = None) -> MomentSummary:
+        """Moments of ``matrix @ x + offset``."""
+        mean = matrix @ self.mean if offset is None else matrix @ self.mean + offset
+        return MomentSummary(self.rows, mean, matrix @ self.covariance @ matrix.T)
+
+
+def spectrum(second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (descending, none negative) and eigenvectors (columns, largest entry positive) of a PSD matrix."""
+    values, vectors = np.linalg.eigh(second)
+    values, vectors = np.clip(values[::-1], 0.0, None), vectors[:, ::-1]
+    signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
+    return values, np.ascontiguousarray(vectors * np.where(signs == 0, 1.0, signs))

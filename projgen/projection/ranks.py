@@ -1,0 +1,203 @@
+"""Ranks for a goal: one variance threshold (pca), or one budget shared out by predicted loss (output)."""
+
+from __future__ import annotations
+
+import fnmatch
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from projgen.errors import InputError, InputTypeError
+from projgen.pca.counting import dense_cost, factored_cost
+from projgen.pca.discover import Kind, Layer
+
+Pair = tuple[int | None, int | None]
+DENSE: Pair = (None, None)
+_TIE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Spectra:
+    """Eigenvalues (descending) of what a layer reads and of what it emits."""
+
+    layer: Layer
+    read: np.ndarray
+    emitted: np.ndarray
+
+
+def smallest_rank(eigenvalues: np.ndarray, goal: float) -> int:
+    """Smallest r >= 1 whose leading eigenvalues explain the proportion ``goal`` of their sum."""
+    total = float(eigenvalues.sum())
+    if total <= 0.0:
+        return 1
+    shares = np.cumsum(eigenvalues) / total
+    return min(int(np.searchsorted(shares, min(goal, shares[-1]) - _TIE)) + 1, len(eigenvalues))
+
+
+def useful(layer: Layer, r_in: int | None, r_out: int | None, *, core_bias: bool = False) -> Pair:
+    """The same ranks without projectors of full rank, and without factors that cost more than they replace."""
+    if r_in is not None and r_in >= layer.inputs:
+        r_in = None
+    width = layer.hidden or layer.outputs
+    if layer.kind is Kind.LINEAR or (r_out is not None and r_out >= width):
+        r_out = None
+    if layer.hidden:
+        if r_in is not None and r_in * (layer.outputs + layer.inputs) >= layer.outputs * layer.inputs:
+            r_in = None
+        if r_out is not None and r_out * (layer.outputs + width) >= layer.outputs * width:
+            r_out = None
+        return r_in, r_out
+    if factored_cost(layer, r_in, r_out, core_bias=core_bias and r_out is not None) >= dense_cost(layer):
+        return DENSE
+    return r_in, r_out
+
+
+def threshold_ranks(spectra: list[Spectra], goal: float) -> dict[str, Pair]:
+    """Ranks where each activation tensor keeps the proportion ``goal`` of its variance."""
+    ranks = {}
+    for s in spectra:
+        r_in = smallest_rank(s.read, goal)
+        r_out = None if s.layer.kind is Kind.LINEAR else smallest_rank(s.emitted, goal)
+        ranks[s.layer.name] = useful(s.layer, r_in, r_out, core_bias=True)
+    return ranks
+
+
+def pca_cost(layer: Layer, pair: Pair) -> int:
+    """Learnables of a layer projected by ``method="pca"``."""
+    return factored_cost(layer, *pair, core_bias=pair[1] is not None)
+
+
+def threshold_for_reduction(spectra: list[Spectra], removal: int) -> float:
+    """Largest variance threshold at which at least ``removal`` learnables go; 0 if none does."""
+
+    def removed(goal: float) -> int:
+        ranks = threshold_ranks(spectra, goal)
+        return sum(dense_cost(s.layer) - pca_cost(s.layer, ranks[s.layer.name]) for s in spectra)
+
+    steps = [0.0, 1.0]
+    for s in spectra:
+        for values in (s.read, s.emitted):
+            if len(values) and values.sum() > 0:
+                steps.extend((np.cumsum(values) / values.sum()).tolist())
+    candidates = sorted({min(max(step, 0.0), 1.0) for step in steps})
+    low, high = 0, len(candidates) - 1
+    while low < high:  # removal falls as the threshold rises
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if removed(candidates[middle]) >= removal else (low, middle - 1)
+    return candidates[low]
+
+
+def given_ranks(layers: list[Layer], ranks: Mapping[str, Any]) -> dict[str, Pair]:
+    """User's ranks per layer name: r, (r_in, r_out) or None; names may be wildcards or whole RNNs."""
+    if not isinstance(ranks, Mapping):
+        raise InputTypeError(
+            f"ranks of type {type(ranks).__name__}", "a dict {layer: r} or {layer: (r_in, r_out)}", "ranks"
+        )
+    chosen: dict[str, Pair] = {layer.name: DENSE for layer in layers}
+    for pattern, value in ranks.items():
+        matches = [x for x in layers if fnmatch.fnmatchcase(x.name, str(pattern)) or x.module_name == pattern]
+        if not matches:
+            names = ", ".join(layer.name for layer in layers)
+            raise InputError(f"ranks for {pattern!r}, which is no projectable layer", f"one of {names}", "ranks")
+        for layer in matches:
+            chosen[layer.name] = _checked(layer, value)
+    return chosen
+
+
+def _checked(layer: Layer, value: Any) -> Pair:
+    limits = (layer.inputs, 0 if layer.kind is Kind.LINEAR else layer.hidden or layer.outputs)
+    if value is None:
+        return DENSE
+    if isinstance(value, tuple | list):
+        parts = tuple(value) + (None,) * (len(value) == 1)
+        if len(parts) != 2:
+            raise InputError(f"ranks {value!r} for layer {layer.name!r}", "r, (r_in, r_out) or None", "ranks")
+    else:
+        _check_rank(layer, value, max(limits))
+        parts = tuple(min(value, limit) or None for limit in limits)
+    for rank, limit in zip(parts, limits, strict=True):
+        if rank is not None:
+            _check_rank(layer, rank, limit)
+    pair = useful(layer, *parts)
+    expected = tuple(None if rank == limit else rank for rank, limit in zip(parts, limits, strict=True))
+    if pair != expected:
+        warnings.warn(
+            f"ranks {value!r} of layer {layer.name!r} would cost more learnables than the dense weights: "
+            f"it gets {pair}, None meaning dense",
+            stacklevel=2,
+        )
+    return pair
+
+
+def _check_rank(layer: Layer, rank: Any, limit: int) -> None:
+    if not isinstance(rank, int) or isinstance(rank, bool):
+        raise InputTypeError(f"rank {rank!r} for layer {layer.name!r}", "whole numbers or None", "ranks")
+    if not limit:
+        raise InputError(f"an output rank for the fully connected layer {layer.name!r}", "r or (r, None)", "ranks")
+    if not 1 <= rank <= limit:
+        raise InputError(f"rank {rank} for layer {layer.name!r}", f"1 to {limit}", "ranks")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a layer can become: parallel arrays of cost (learnables), error (predicted loss) and ranks."""
+
+    layer: Layer
+    cost: np.ndarray
+    error: np.ndarray
+    ranks: tuple[Pair, ...]
+
+
+def pareto(layer: Layer, entries: list[tuple[int, float, Pair]]) -> Options:
+    """The entries no other one beats in both cost and error, cheapest first."""
+    kept: list[tuple[int, float, Pair]] = []
+    for entry in sorted(entries, key=lambda e: (e[0], e[1])):
+        if not kept or entry[1] < kept[-1][1]:
+            kept.append(entry)
+    return Options(
+        layer,
+        np.array([cost for cost, _, _ in kept]),
+        np.array([error for _, error, _ in kept]),
+        tuple(ranks for _, _, ranks in kept),
+    )
+
+
+def knapsack(options: list[Options], budget: int, limit: int = 20_000) -> dict[str, Pair]:
+    """One option per layer with the least sum of errors within a budget of learnables.
+
+    Fronts are merged layer by layer; above ``limit`` points they are thinned to the best of equal cost slots,
+    which is exact as long as there are at most ``limit`` distinct useful costs.
+    """
+    costs, errors = np.zeros(1, dtype=np.int64), np.zeros(1)
+    trail: list[tuple[np.ndarray, np.ndarray]] = []
+    for option in options:
+        total = (costs[:, None] + option.cost[None]).ravel()
+        loss = (errors[:, None] + option.error[None]).ravel()
+        order = np.lexsort((loss, total))
+        best = np.minimum.accumulate(loss[order])
+        front = order[np.concatenate(([True], best[1:] < best[:-1]))]
+        if len(front) > limit:
+            slots = np.linspace(total[front[0]], total[front[-1]], limit)
+            front = front[np.unique(np.searchsorted(total[front], slots, side="right") - 1)]
+        trail.append(np.divmod(front, len(option.cost)))
+        costs, errors = total[front], loss[front]
+    fitting = np.flatnonzero(costs <= budget)
+    position = int(fitting[-1]) if len(fitting) else 0
+    chosen: dict[str, Pair] = {}
+    for option, (previous, index) in zip(reversed(options), reversed(trail), strict=True):
+        chosen[option.layer.name] = option.ranks[index[position]]
+        position = int(previous[position])
+    return chosen
+
+
+def explained_options(options: list[Options], baseline: Mapping[str, float], goal: float) -> dict[str, Pair]:
+    """Per layer the cheapest option whose error leaves the proportion ``goal`` of its output explained."""
+    chosen = {}
+    for option in options:
+        allowed = (1.0 - goal) * baseline[option.layer.name] * (1 + _TIE)
+        fitting = np.flatnonzero(option.error <= allowed)
+        chosen[option.layer.name] = option.ranks[int(fitting[0])] if len(fitting) else DENSE
+    return chosen
