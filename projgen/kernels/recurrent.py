@@ -1,0 +1,105 @@
+"""Kernels of LSTM and GRU: portable C, emitted blocks for the DSP extension and for MVE."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from projgen.ir.attrs import Gru, Lstm
+from projgen.ir.graph import Graph, Node
+from projgen.ir.numerics import GruNumerics, LstmNumerics
+from projgen.kernels.costs import matrix
+from projgen.kernels.layouts import plain
+from projgen.kernels.record import Field, KernelChoice, KernelDef, Table, TableRef
+from projgen.targets import Target
+
+# Role of a constant -> (parameter, table, C type, comment). A parameter without a table is 0, a null pointer.
+_GATES: Final = {
+    "w": ("gates.input_weights", "input_weights", "int8", "[gates * units][input width]"),
+    "r": ("gates.recurrent_weights", "recurrent_weights", "int8", "[gates * units][recurrent width]"),
+    "b": ("gates.bias", "bias", "int32", "[gates * units]"),
+    "m": ("gates.multipliers", "multipliers", "int32", "[gates * units]"),
+}
+_INPUT_FACTOR: Final = {
+    "q_in": ("input_factor.weights", "input_factor", "int8", "[rank][inputs]"),
+    "b_in": ("input_factor.bias", "input_factor_bias", "int32", "[rank], input zero point folded in"),
+    "m_in": ("input_factor.multipliers", "input_factor_multipliers", "int32", "[rank]"),
+}
+_RECURRENT_FACTOR: Final = {
+    "q_out": ("recurrent_factor.weights", "recurrent_factor", "int8", "[rank][units]"),
+    "m_out": ("recurrent_factor.multipliers", "recurrent_factor_multipliers", "int32", "[rank]"),
+}
+_LSTM_START: Final = {
+    "h0": ("initial_hidden", "initial_hidden", "int8", "[units], scale 2^-7"),
+    "c0": ("initial_cells", "initial_cells", "int16", "[units]"),
+}
+_GRU_START: Final = {"h0": ("initial_hidden", "initial_hidden", "int16", "[units], Q15")}
+_CANDIDATE: Final = {"b_hn": ("candidate_bias", "candidate_bias", "int32", "[units], on the recurrent product")}
+
+
+def recurrent_numerics(node: Node) -> LstmNumerics | GruNumerics:
+    """The numerics of a quantised recurrent node."""
+    if not isinstance(node.numerics, LstmNumerics | GruNumerics):
+        raise TypeError(f"node {node.name!r} has no recurrent numerics")
+    return node.numerics
+
+
+def rank(graph: Graph, node: Node, role: str) -> int:
+    """Rank of a factor ("q_in", "q_out"); 0 where the matrix is dense."""
+    return int(graph.data(node, role).shape[0]) if role in node.inputs else 0
+
+
+def step_macs(graph: Graph, node: Node) -> int:
+    """Multiplications of one step."""
+    return sum(int(graph.data(node, role).size) for role in ("w", "r", "q_in", "q_out") if role in node.inputs)
+
+
+def _portable(graph: Graph, node: Node, target: Target) -> KernelChoice:
+    attrs, numerics = node.attrs, recurrent_numerics(node)
+    if not isinstance(attrs, Lstm | Gru):
+        raise TypeError(f"node {node.name!r} is no recurrent layer")
+    name = "lstm" if isinstance(attrs, Lstm) else "gru"
+    constants = _GATES | _INPUT_FACTOR | _RECURRENT_FACTOR
+    constants |= _LSTM_START if isinstance(attrs, Lstm) else _GRU_START | _CANDIDATE
+    fields: dict[str, Field] = {}
+    tables: list[Table] = []
+    for role, (parameter, table, dtype, comment) in constants.items():
+        fields[parameter] = 0
+        if role in node.inputs:
+            fields[parameter] = TableRef(table)
+            tables.append(plain(graph, node, role, table, dtype, comment))
+    inputs = graph.arg(node, "x").type.step_shape[0]
+    rank_in, rank_out = rank(graph, node, "q_in"), rank(graph, node, "q_out")
+    fields |= {
+        "gates.input_width": rank_in or inputs,
+        "gates.recurrent_width": rank_out or attrs.hidden,
+        "gates.input_shift": max(numerics.k, 0),
+        "gates.recurrent_shift": max(-numerics.k, 0),
+        "gates.shift": numerics.shift,
+        "input_factor.rank": rank_in,
+        "input_factor.shift": numerics.input_low_rank.shift if numerics.input_low_rank else 0,
+        "recurrent_factor.rank": rank_out,
+        "recurrent_factor.shift": numerics.recurrent_low_rank.shift if numerics.recurrent_low_rank else 0,
+        "inputs": inputs,
+        "units": attrs.hidden,
+    }
+    if isinstance(numerics, LstmNumerics):
+        fields["cell_fraction"] = numerics.cell_fraction
+    projected = attrs.input_projected or attrs.recurrent_projected
+    rows = int(graph.data(node, "m").size) + rank_in + rank_out
+    return KernelChoice(
+        kernel=f"{name}_portable",
+        function=f"pg_{name}_projected" if projected else f"pg_{name}",
+        struct=f"pg_{name}_params",
+        fields=fields,
+        tables=tuple(tables),
+        sources=("pg_activation.h", "pg_recurrent.h", f"pg_{name}.h"),
+        instructions=1.6 * matrix(target, step_macs(graph, node), rows) + 60.0 * attrs.hidden,
+        scratch_bytes=2 * (rank_in + rank_out),
+        state_bytes=3 * attrs.hidden,
+    )
+
+
+KERNELS: Final = (
+    KernelDef("lstm_portable", "lstm", frozenset(), _portable),
+    KernelDef("gru_portable", "gru", frozenset(), _portable),
+)
