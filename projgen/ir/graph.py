@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from projgen.ir.attrs import Attrs
 from projgen.ir.numerics import Numerics
 from projgen.ir.types import TensorType
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 class Stage(StrEnum):

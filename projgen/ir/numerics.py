@@ -50,9 +50,10 @@ class MulNumerics:
 
 @dataclass(frozen=True, slots=True)
 class PoolNumerics:
-    """Average: y = requant(sum over valid taps - count * input_zero_point); one multiplier per possible count.
+    """Average: acc = sum over the taps inside the map of (q - input_zero_point), times the multiplier of the count.
 
-    ``multipliers[count - 1]`` holds 1/count in the scale; a single entry when every window has the same count.
+    ``counts`` are the divisors that occur (ascending: taps inside, or all taps where padding counts);
+    ``multipliers[i]`` holds 1/counts[i] in its scale; the pre-shift is shared.
     """
 
     input_zero_point: int
@@ -63,7 +64,7 @@ class PoolNumerics:
 
 @dataclass(frozen=True, slots=True)
 class MeanTimeNumerics:
-    """Sum over steps of (x - zero_point) in int32, divided by T with ``fraction`` extra bits, then requantised."""
+    """S = sum over steps of (x - zero_point), int32; acc = floor((S 2^fraction + floor(T/2)) / T), requantised."""
 
     input_zero_point: int
     fraction: int
@@ -76,6 +77,13 @@ class SoftmaxNumerics:
     """Exact integer softmax over int8 (scale 1/256, zero point -128 out). Input ``table``: E[0..255], values < 2^16."""
 
     scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class PadNumerics:
+    """The integer that fills the borders."""
+
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,7 @@ Numerics = (
     | PoolNumerics
     | MeanTimeNumerics
     | SoftmaxNumerics
+    | PadNumerics
     | LstmNumerics
     | GruNumerics
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from projgen.quant.fixed import nearest
 from projgen.quant.scope import Quantised, QuantScope, Stats
 
 Floats = npt.NDArray[np.float64]
+A = TypeVar("A")
 Ints = npt.NDArray[np.int64]
 
 
@@ -35,9 +36,11 @@ def static_dim(op: str, dim: Dim, axis: int) -> int:
     return dim
 
 
-def per_step(t: TensorType) -> int:
-    """Elements of one step, leading static axes included."""
-    return t.elements
+def as_attrs(node: Node, kind: type[A]) -> A:
+    """The node's attributes, which are of this kind."""
+    if not isinstance(node.attrs, kind):
+        raise ValueError(f"node {node.name!r} has {type(node.attrs).__name__} attributes, not {kind.__name__}")
+    return node.attrs
 
 
 def elementwise_cost(_attrs: Any, _types: Types, out: TensorType) -> Cost:
@@ -106,6 +109,13 @@ def draw(rng: np.random.Generator, t: TensorType, batch: int = 2, steps: int = 5
     return x.astype(t.dtype.value)
 
 
+def draw_near(rng: np.random.Generator, t: TensorType, batch: int = 4, steps: int = 5) -> Array:
+    """Integers at the zero point but for a few that are one step away: outputs of a fine scale stay in range."""
+    shape = (batch, *(steps if d == TIME else d for d in t.shape))
+    offsets = rng.integers(-1, 2, shape) * (rng.random(shape) < 0.2)
+    return np.clip(need_quant(t).zero_point + offsets, t.dtype.low, t.dtype.high).astype(t.dtype.value)
+
+
 def one_node(
     name: str,
     node: Node,
@@ -118,12 +128,12 @@ def one_node(
     Args:
         name: of the sample and of the graph.
         node: its inputs map each role to a value of that name.
-        types: of the activations, by value name; the output included.
+        types: of the activations, by value name, the output included, and of constants that carry a scale.
         constants: integer constants by value name.
         inputs: integers; drawn from the name where absent.
     """
-    values = [Value(v, t) for v, t in types.items()]
-    values += [Value(v, constant_type(c), c) for v, c in constants.items()]
+    values = [Value(v, t, constants.get(v)) for v, t in types.items()]
+    values += [Value(v, constant_type(c), c) for v, c in constants.items() if v not in types]
     free = [v for v in node.inputs.values() if v not in constants]
     ports = tuple(Port(v, v, tuple(range(len(types[v].shape)))) for v in dict.fromkeys(free))
     out = Port(node.output, "y", tuple(range(len(types[node.output].shape))))

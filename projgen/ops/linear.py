@@ -11,7 +11,18 @@ from projgen.ir.attrs import Activation, Linear
 from projgen.ir.graph import Graph, Node, Value
 from projgen.ir.numerics import MatrixNumerics, Requant
 from projgen.ir.types import TIME, Dim, DType, Quant, TensorType
-from projgen.ops.common import activate, clamp_range, constant_type, draw, generator, need_quant, one_node, require
+from projgen.ops.common import (
+    activate,
+    as_attrs,
+    clamp_range,
+    constant_type,
+    draw,
+    draw_near,
+    generator,
+    need_quant,
+    one_node,
+    require,
+)
 from projgen.ops.record import Args, Array, Cost, OpDef, Sample, Types
 from projgen.quant.fixed import real_scale, requantise
 from projgen.quant.matrix import prove_matrix, quantise_rows
@@ -42,11 +53,11 @@ def integer(node: Node, args: Args) -> Array:
 
 def oracle(graph: Graph, node: Node, args: Args) -> Array:
     wide = dequantised_rows(graph, node, args)
-    return to_lsb(graph, node, reference(replace(node.attrs, activation="none"), wide))
+    return to_lsb(graph, node, reference(replace(as_attrs(node, Linear), activation="none"), wide))
 
 
 def quantise(scope: QuantScope, node: Node) -> Quantised:
-    return quantise_matrix_node(scope, node, node.attrs.activation)
+    return quantise_matrix_node(scope, node, as_attrs(node, Linear).activation)
 
 
 def cost(_attrs: Linear, types: Types, out: TensorType) -> Cost:
@@ -86,9 +97,7 @@ def dequantised_rows(graph: Graph, node: Node, args: Args) -> dict[str, Array]:
 def to_lsb(graph: Graph, node: Node, y: Array) -> Array:
     """Reals in units of the output's LSB, zero point added, kept within the node's clamps."""
     requant = matrix_numerics(node).requant
-    return np.clip(
-        y / need_quant(graph.type(node.output)).scale + requant.zero_point, requant.low, requant.high
-    )
+    return np.clip(y / need_quant(graph.type(node.output)).scale + requant.zero_point, requant.low, requant.high)
 
 
 def quantise_matrix_node(scope: QuantScope, node: Node, activation: Activation) -> Quantised:
@@ -98,7 +107,7 @@ def quantise_matrix_node(scope: QuantScope, node: Node, activation: Activation) 
     rows = quantise_rows(node.name, scope.graph.data(node, "w"), bias, x, y)
     low, high = clamp_range(activation, y)
     numerics = MatrixNumerics(need_quant(x).zero_point, Requant(rows.shift, need_quant(y).zero_point, low, high))
-    constants = {"w": rows.w, "b": rows.b, "m": rows.m}
+    constants: dict[str, Array] = {"w": rows.w, "b": rows.b, "m": rows.m}
     names = {role: f"{node.name}.{role}" for role in constants}
     values = tuple(Value(names[role], constant_type(c), c) for role, c in constants.items())
     return Quantised((replace(node, inputs={"x": node.inputs["x"], **names}, numerics=numerics),), values)
@@ -115,6 +124,7 @@ def sample(
     x_zero: int = 3,
     y_zero: int = -5,
     y_scale: float = 0.0,
+    w_scale: float = 1.0,
     activation: Activation = "none",
     saturating: bool = False,
     batch: int = 2,
@@ -124,7 +134,8 @@ def sample(
     w = np.where(rng.random((n, k)) < 0.5, -1.0, 1.0) if saturating else rng.standard_normal((n, k))
     if saturating:
         w[0], w[-1] = 1.0, -1.0
-    b = rng.standard_normal(n) * 0.5
+    w *= w_scale
+    b = rng.standard_normal(n) * (0.01 if y_scale else 0.5) * w_scale
     s_x = 2.0**-9 if x is DType.INT16 else 0.03125
     x_type = TensorType((*lead, k), x, Quant(s_x, x_zero if x is DType.INT8 else 0))
     spread = float(np.abs(w).sum(axis=1).max()) * s_x * (80 if x is DType.INT8 else 2000)
@@ -140,11 +151,10 @@ def sample(
     node = Node(name, "linear", inputs, "y", Linear(activation), numerics=numerics)
     constants: dict[str, Array] = {"w": rows.w, "b": rows.b, "m": rows.m}
     # int16 operands are low-rank intermediates: 13 bits used, 3 of headroom.
-    data = draw(rng, x_type, batch)
+    data = draw_near(rng, x_type) if y_scale else draw(rng, x_type, batch)
     if x is DType.INT16:
         data = (data // 8).astype(np.int16)
-    made = one_node(name, node, {"x": x_type, "y": y_type}, constants, (data,))
-    return made
+    return one_node(name, node, {"x": x_type, "y": y_type}, constants, (data,))
 
 
 def samples() -> Iterator[Sample]:
@@ -157,8 +167,8 @@ def samples() -> Iterator[Sample]:
     yield sample("linear_100x9", 100, 9)
     yield sample("linear_129x4_saturating", 129, 4, saturating=True, x_zero=-128, y_zero=127)
     yield sample("linear_130x6_saturating", 130, 6, saturating=True, x_zero=127, y_zero=-128)
-    yield sample("linear_9x8_preshift", 9, 8, y_scale=2.0**-9)
-    yield sample("linear_5x4_preshift_far", 5, 4, y_scale=2.0**-13)
+    yield sample("linear_9x8_preshift", 9, 8, y_scale=2.0**-11)
+    yield sample("linear_5x4_preshift_far", 5, 4, y_scale=2.0**-16, w_scale=0.05)
     yield sample("linear_time_12x8", 12, 8, lead=(TIME,))
     yield sample("linear_rows_3x10x6", 10, 6, lead=(3,))
     yield sample("linear_40x6_to_int16", 40, 6, y=DType.INT16)

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import Quant, TensorType
 from projgen.quant.scope import Quantised, QuantScope, Stats
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Args = Mapping[str, Array]  # role -> array; activations carry the batch as axis 0, constants do not
 Types = Mapping[str, TensorType]  # role -> type
 

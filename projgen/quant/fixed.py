@@ -54,7 +54,9 @@ def multipliers(scales: npt.ArrayLike, what: str) -> tuple[Ints, int]:
     """
     exact = np.asarray(scales, np.float64)
     if not (np.isfinite(exact).all() and (exact >= 0).all()):
-        raise UnsupportedError(f"{what}: a requantisation scale is negative or not finite", "finite scales", "the model")
+        raise UnsupportedError(
+            f"{what}: a requantisation scale is negative or not finite", "finite scales", "the model"
+        )
     for shift in range(MAX_SHIFT + 1):
         m = 4 * nearest(exact * 2.0 ** (30 - shift)) if exact.max(initial=0.0) < 2.0**shift else None
         if m is not None and (m < ACCUMULATOR_LIMIT).all():

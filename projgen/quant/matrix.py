@@ -53,7 +53,7 @@ def quantise_rows(name: str, w: npt.ArrayLike, b: npt.ArrayLike | None, x: Tenso
 def accumulator_bounds(w: npt.ArrayLike, b: npt.ArrayLike, peak: int, shift: int) -> Ints:
     """Largest |acc << p| of each row over all inputs of magnitude up to ``peak``: 2^p (sum|w| peak + |b|)."""
     flat = np.abs(np.asarray(w, np.int64)).reshape(len(np.asarray(w)), -1)
-    return (flat.sum(axis=1) * peak + np.abs(np.asarray(b, np.int64))) << shift
+    return np.asarray((flat.sum(axis=1) * peak + np.abs(np.asarray(b, np.int64))) << shift, np.int64)
 
 
 def prove_rows(name: str, w: npt.ArrayLike, b: npt.ArrayLike, peak: int, shift: int) -> None:
@@ -78,7 +78,9 @@ def peak_of(graph: Graph, value: str) -> int:
     if node is None or not isinstance(node.numerics, MatrixNumerics):
         return whole
     requant = node.numerics.requant
-    inner = accumulator_bounds(graph.data(node, "w"), graph.data(node, "b"), peak_of(graph, node.inputs["x"]), requant.shift)
+    inner = accumulator_bounds(
+        graph.data(node, "w"), graph.data(node, "b"), peak_of(graph, node.inputs["x"]), requant.shift
+    )
     reach = (inner * graph.data(node, "m").astype(np.int64) + ROUND) >> 32
     return min(whole, int(reach.max(initial=0)) + abs(requant.zero_point))
 
