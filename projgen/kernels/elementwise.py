@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from projgen.ir.graph import Graph, Node
-from projgen.kernels.costs import loop
-from projgen.kernels.layouts import plain
-from projgen.kernels.record import KernelChoice, KernelDef, TableRef
+from projgen.ir.numerics import AddNumerics, MulNumerics
+from projgen.ir.types import DType
+from projgen.kernels.costs import loop, requantised_loop
+from projgen.kernels.layouts import padded, plain, strides
+from projgen.kernels.linear import requant_field
+from projgen.kernels.record import Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
+
+_RANK = 4
 
 
 def _lut(graph: Graph, node: Node, target: Target) -> KernelChoice:
@@ -23,4 +30,54 @@ def _lut(graph: Graph, node: Node, target: Target) -> KernelChoice:
     )
 
 
-KERNELS = (KernelDef("lut_portable", "lut", frozenset(), _lut),)
+def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Shape of a and strides of b with as few axes as they need, filled up to four; None where that isn't enough."""
+    axes = [(m, n == m, s) for m, n, s in zip(a, b, strides(b), strict=True) if m > 1]
+    shape, steps = [], []
+    for full, run in groupby(axes, key=lambda axis: axis[1]):
+        members = list(run)
+        size = 1
+        for m, _, _ in members:
+            size *= m
+        shape.append(size)
+        steps.append(members[-1][2] if full else 0)
+    if len(shape) > _RANK:
+        return None
+    return padded(tuple(shape), _RANK, 1), padded(tuple(steps), _RANK, 0)
+
+
+def _binary(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    a, b, y = graph.arg(node, "a"), graph.arg(node, "b"), graph.type(node.output)
+    a_shape = y.step_shape
+    b_shape = b.type.step_shape[-len(a_shape) :]  # without the axis of 1 that stands for time
+    shapes = broadcast(a_shape, b_shape)
+    if shapes is None or {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8}:
+        return None
+    n = node.numerics
+    if not isinstance(n, AddNumerics | MulNumerics):
+        raise TypeError(f"node {node.name!r} has no numerics")
+    constant = "a" if a.is_constant else "b" if b.is_constant else ""
+    fields: dict[str, Field] = {"constant": TableRef("constant")} if constant else {}
+    fields |= {"shape": shapes[0], "b_strides": shapes[1]}
+    if isinstance(n, AddNumerics):
+        fields |= {"factor_a": n.factor_a, "zero_a": n.zero_a, "factor_b": n.factor_b, "zero_b": n.zero_b}
+    else:
+        fields |= {"zero_a": n.zero_a, "zero_b": n.zero_b}
+    in_place = {"a"} | ({"b"} if a_shape == b_shape else set())
+    return KernelChoice(
+        kernel=f"{node.op}_portable",
+        function=f"pg_{node.op}_constant_{constant}" if constant else f"pg_{node.op}",
+        struct=f"pg_{node.op}_params",
+        fields={**fields, "multiplier": n.multiplier, "out": requant_field(n.requant)},
+        tables=(plain(graph, node, constant, "constant", "int8"),) if constant else (),
+        sources=(f"pg_{node.op}.h",),
+        instructions=requantised_loop(target, y.elements, 9.0),
+        in_place=frozenset(in_place - {constant}),
+    )
+
+
+KERNELS = (
+    KernelDef("lut_portable", "lut", frozenset(), _lut),
+    KernelDef("add_portable", "add", frozenset(), _binary),
+    KernelDef("mul_portable", "mul", frozenset(), _binary),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,6 +51,34 @@ class TapMajor:
     def unpack(self, table: Array) -> Mapping[str, Array]:
         o, kh, kw, _ = self.shape
         return {self.role: np.ascontiguousarray(table.reshape(kh, kw, o).transpose(2, 0, 1)).reshape(self.shape)}
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Numbers of the node's numerics, not among its constants."""
+
+    values: tuple[int, ...]
+    dtype: str
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        if constants:
+            raise ValueError(f"{', '.join(constants)} have no place in a computed table")
+        return cast(np.asarray(self.values), self.dtype)
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        if not np.array_equal(table, self.values):
+            raise ValueError("the table does not hold the computed values")
+        return {}
+
+
+def strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Elements from one index to the next along each axis of a row-major array."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def padded(values: tuple[int, ...], rank: int, fill: int) -> tuple[int, ...]:
+    """``values`` with ``fill`` in front, up to ``rank`` of them."""
+    return (fill,) * (rank - len(values)) + values
 
 
 def table(name: str, layout: Layout, constants: Mapping[str, Array], comment: str = "") -> Table:

@@ -2,6 +2,96 @@
 
 from __future__ import annotations
 
-from projgen.kernels.record import KernelDef
+from projgen.ir.attrs import AvgPool2d, MaxPool2d
+from projgen.ir.graph import Graph, Node
+from projgen.ir.numerics import MeanTimeNumerics, PoolNumerics
+from projgen.ir.types import DType, TensorType
+from projgen.kernels.costs import loop, requantised_loop
+from projgen.kernels.layouts import Computed, table
+from projgen.kernels.linear import SUFFIX, requant_field
+from projgen.kernels.record import KernelChoice, KernelDef, TableRef
+from projgen.targets import Target
 
-KERNELS: tuple[KernelDef, ...] = ()
+
+def _window(attrs: MaxPool2d | AvgPool2d, x: TensorType, y: TensorType) -> tuple[int, ...]:
+    """Initialiser of ``pg_pool2d_window``."""
+    (in_h, in_w, channels), (out_h, out_w, _) = x.step_shape, y.step_shape
+    top, _, left, _ = attrs.padding
+    return (in_h, in_w, out_h, out_w, channels, *attrs.kernel, *attrs.stride, top, left)
+
+
+def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
+    if not isinstance(node.attrs, MaxPool2d):
+        raise TypeError(f"node {node.name!r} is no maximum pooling")
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
+    taps = node.attrs.kernel[0] * node.attrs.kernel[1]
+    return KernelChoice(
+        kernel="max_pool2d_portable",
+        function=f"pg_max_pool2d_{SUFFIX[x.dtype]}",
+        struct="pg_max_pool2d_params",
+        fields={"window": _window(node.attrs, x, y)},
+        tables=(),
+        sources=("pg_pool2d.h", "pg_max_pool2d.h"),
+        instructions=loop(target, y.elements, 12.0 + 6.0 * taps),
+    )
+
+
+def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    n = node.numerics
+    if not isinstance(node.attrs, AvgPool2d) or not isinstance(n, PoolNumerics):
+        raise TypeError(f"node {node.name!r} is no average pooling")
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
+    if {x.dtype, y.dtype} != {DType.INT8}:
+        return None
+    first = n.counts[0] if len(n.counts) > 1 else 0
+    by_count = dict(zip(n.counts, n.multipliers, strict=True))
+    values = tuple(by_count.get(c, 0) for c in range(n.counts[0], n.counts[-1] + 1))
+    taps = node.attrs.kernel[0] * node.attrs.kernel[1]
+    comment = f"[divisor - {first}]" if first else ""
+    return KernelChoice(
+        kernel="avg_pool2d_portable",
+        function="pg_avg_pool2d",
+        struct="pg_avg_pool2d_params",
+        fields={
+            "window": _window(node.attrs, x, y),
+            "multipliers": TableRef("multipliers"),
+            "first_count": first,
+            "zero_point": n.input_zero_point,
+            "out": requant_field(n.requant),
+        },
+        tables=(table("multipliers", Computed(values, "int32"), {}, comment),),
+        sources=("pg_pool2d.h", "pg_avg_pool2d.h"),
+        instructions=requantised_loop(target, y.elements, 12.0 + 5.0 * taps),
+    )
+
+
+def _mean_time(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    n = node.numerics
+    if not isinstance(n, MeanTimeNumerics):
+        raise TypeError(f"node {node.name!r} has no numerics")
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
+    if {x.dtype, y.dtype} != {DType.INT8}:
+        return None
+    return KernelChoice(
+        kernel="mean_time_portable",
+        function="pg_mean_time",
+        struct="pg_mean_time_params",
+        fields={
+            "features": y.elements,
+            "zero_point": n.input_zero_point,
+            "fraction": n.fraction,
+            "multiplier": n.multiplier,
+            "out": requant_field(n.requant),
+        },
+        tables=(),
+        sources=("pg_mean_time.h",),
+        instructions=loop(target, y.elements, 6.0),
+        state_bytes=4 * y.elements,
+    )
+
+
+KERNELS = (
+    KernelDef("max_pool2d_portable", "max_pool2d", frozenset(), _max_pool2d),
+    KernelDef("avg_pool2d_portable", "avg_pool2d", frozenset(), _avg_pool2d),
+    KernelDef("mean_time_portable", "mean_time", frozenset(), _mean_time),
+)

@@ -7,11 +7,12 @@ from typing import TypeVar
 
 from projgen.ir.attrs import Concat, Pad, Select, Slice, Transpose
 from projgen.ir.graph import Graph, Node
+from projgen.ir.numerics import PadNumerics
 from projgen.ir.types import TensorType
 from projgen.kernels.costs import loop
+from projgen.kernels.layouts import padded, plain, strides
 from projgen.kernels.linear import SUFFIX
-from projgen.kernels.record import Block, KernelChoice, KernelDef
-from projgen.quant.fixed import to_integers
+from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
 A = TypeVar("A")
@@ -76,10 +77,6 @@ def _select(graph: Graph, node: Node, target: Target) -> KernelChoice:
     return _runs(graph, node, target, axis, attrs.index % x.step_shape[axis], 1)
 
 
-def _padded(values: tuple[int, ...], fill: int) -> tuple[int, ...]:
-    return (fill,) * (MAX_RANK - len(values)) + values
-
-
 def _merge_unpadded(
     shape: tuple[int, ...], amounts: tuple[tuple[int, int], ...]
 ) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
@@ -96,8 +93,8 @@ def _merge_unpadded(
 def _pad(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     attrs = _attrs(node, Pad)
     x, y = graph.arg(node, "x").type, graph.type(node.output)
-    if y.quant is None:
-        raise ValueError(f"node {node.name!r} is not quantised")
+    if not isinstance(node.numerics, PadNumerics):
+        raise TypeError(f"node {node.name!r} has no pad numerics")
     shape, amounts = _merge_unpadded(x.step_shape, attrs.amounts[1:] if x.has_time else attrs.amounts)
     if len(shape) > MAX_RANK:
         return None
@@ -108,10 +105,10 @@ def _pad(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         function=f"pg_pad_{SUFFIX[x.dtype]}",
         struct="pg_pad_params",
         fields={
-            "in": _padded(shape, 1),
-            "before": _padded(before, 0),
-            "out": _padded(out, 1),
-            "value": int(to_integers(attrs.value, y.quant, y.dtype)),
+            "in": padded(shape, MAX_RANK, 1),
+            "before": padded(before, MAX_RANK, 0),
+            "out": padded(out, MAX_RANK, 1),
+            "value": node.numerics.value,
         },
         tables=(),
         sources=("pg_pad.h",),
@@ -126,14 +123,14 @@ def _transpose(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     perm = tuple(static_axis(x, a) for a in attrs.perm[1:]) if x.has_time else attrs.perm
     if len(shape) > MAX_RANK:
         return None
-    strides = [math.prod(shape[a + 1 :]) for a in range(len(shape))]
+    steps = strides(shape)
     return KernelChoice(
         kernel="transpose_portable",
         function=f"pg_transpose_{SUFFIX[x.dtype]}",
         struct="pg_transpose_params",
         fields={
-            "out": _padded(tuple(shape[a] for a in perm), 1),
-            "strides": _padded(tuple(strides[a] for a in perm), 0),
+            "out": padded(tuple(shape[a] for a in perm), MAX_RANK, 1),
+            "strides": padded(tuple(steps[a] for a in perm), MAX_RANK, 0),
         },
         tables=(),
         sources=("pg_transpose.h",),
@@ -146,16 +143,21 @@ def _concat(graph: Graph, node: Node, target: Target) -> KernelChoice:
     y = graph.type(node.output)
     axis = static_axis(y, attrs.axis)
     outer = math.prod(y.step_shape[:axis])
-    runs = tuple(graph.values[v].type.nbytes // outer for v in node.inputs.values())
-    function = f"pg_concat_{len(runs)}"
+    parts = [graph.values[v] for v in node.inputs.values()]
+    runs = tuple(part.type.nbytes // outer for part in parts)
+    constants = tuple(i for i, part in enumerate(parts) if part.is_constant)
+    function = "_".join(["pg_concat", str(len(runs)), *(f"constant{i}" for i in constants)])
+    fields: dict[str, Field] = {"outer": outer, "block": sum(runs), "runs": runs}
+    roles = tuple(node.inputs)
+    parameters = (("function", function), ("inputs", len(runs)), ("constants", constants))
     return KernelChoice(
         kernel="concat_portable",
         function=function,
         struct=f"{function}_params",
-        fields={"outer": outer, "block": sum(runs), "runs": runs},
-        tables=(),
+        fields=fields | {f"x{i}": TableRef(f"x{i}") for i in constants},
+        tables=tuple(plain(graph, node, roles[i], f"x{i}", parts[i].type.dtype.value) for i in constants),
         sources=("pg_concat.h",),
-        blocks=(Block("concat.h.j2", function, (("function", function), ("inputs", len(runs)))),),
+        blocks=(Block("concat.h.j2", function, parameters),),
         instructions=loop(target, outer * len(runs), 15.0) + loop(target, y.nbytes, 1.0),
     )
 
