@@ -237,8 +237,17 @@ def check_fit(model: ModelFolder, built: Path, target: Target) -> None:
     """
     helpers = (f"{model.name}_quantize_input", f"{model.name}_dequantize_output")
     sizes = object_sizes(built, without=helpers)
-    ram = sizes.data + sizes.bss + model.arena_bytes + model.state_bytes
-    for kind, needed, has in (("flash", sizes.flash, target.flash_bytes), ("RAM", ram, target.ram_bytes)):
+    refuse_larger(model, target, flash=sizes.flash, static_ram=sizes.data + sizes.bss)
+
+
+def refuse_larger(model: ModelFolder, target: Target, *, flash: int, static_ram: int) -> None:
+    """Refuse a model that needs more flash, or more RAM for arena and state, than its target has.
+
+    Raises:
+        FitError: with both sizes.
+    """
+    ram = static_ram + model.arena_bytes + model.state_bytes
+    for kind, needed, has in (("flash", flash, target.flash_bytes), ("RAM", ram, target.ram_bytes)):
         if needed > has:
             raise FitError(
                 f"model {model.name} needs {needed} bytes of {kind}, target {target.name} has {has}",
