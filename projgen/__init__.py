@@ -16,7 +16,7 @@ _PUBLIC = {
     "unpack_projected_layers": "projgen.projection.layers",
 }
 
-__all__ = [  # noqa: F822
+__all__ = [
     "NeuronPCA",
     "ProjectedLayer",
     "ProjgenError",

@@ -17,9 +17,10 @@ input that the fused kernel multiplies by an identity.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ from projgen.pca.moments import Moments, MomentSummary
 
 _EXACT_OUTPUTS = 12
 _DIRECTIONS = 4
+_FIRST_ROWS = 64
+_SPREAD_ROWS = 16
 _CHUNK_VALUES = 4_000_000
 
 
@@ -104,17 +107,22 @@ def collect(
     """
     taps = {layer.name: _Tap(layer, []) for layer in layers}
     batch_axis = 1 if input_layout(model).time_axis == 0 else 0
-    _install(model, taps, curvature)
     outputs = _Outputs(torch.Generator(device="cpu").manual_seed(seed))
+    stream = iter(batches)
+    held = list(_first_batches(stream, batch_axis)) if curvature else []
+    if held:
+        with torch.no_grad():
+            outputs.calibrate([run_model(model, place(b, model, device), i) for i, b in enumerate(held)], held)
+    _install(model, taps, curvature)
     samples = 0
     shapes: tuple[tuple[int, ...], ...] = ()
-    for index, batch in enumerate(batches):
+    for index, batch in enumerate(chain(held, stream)):
         placed = place(batch, model, device)
         shapes = shapes or tuple(tuple(x.shape) for x in placed)
         with torch.set_grad_enabled(curvature), torch.backends.cudnn.flags(enabled=not curvature):
             result = run_model(model, placed, index)
-            outputs.look(result, placed)
             if curvature:
+                outputs.look(result)
                 _differentiate(outputs, taps)
         samples += placed[0].shape[batch_axis if placed[0].dim() > batch_axis else 0]
     unreached = [name for name, tap in taps.items() if not tap.inputs]
@@ -126,6 +134,16 @@ def collect(
         )
     done = {name: _finish(tap, samples) for name, tap in taps.items()}
     return Collected(done, samples, outputs.variance(), shapes)
+
+
+def _first_batches(stream: Iterator[tuple[Tensor, ...]], axis: int) -> Iterator[tuple[Tensor, ...]]:
+    """Enough batches to see how the outputs spread."""
+    rows = 0
+    for batch in stream:
+        yield batch
+        rows += batch[0].shape[axis if batch[0].dim() > axis else 0]
+        if rows >= _FIRST_ROWS:
+            return
 
 
 def _finish(tap: _Tap, samples: int) -> LayerStats:
@@ -145,26 +163,33 @@ class _Outputs:
 
     One output of scores (its columns spread alike) is centred over its columns, since softmax and argmax ignore
     a common shift; anything else (regression, reconstruction, several outputs) is divided by each column's
-    standard deviation. The first batch decides.
+    standard deviation. The first batches decide.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
-        self._scales: list[Tensor | None] | None = None
+        self._scales: list[Tensor | None] = []
         self._sums: list[Tensor] = []
         self._rows = 0
         self.normalised: list[Tensor] = []
 
-    def look(self, result: Any, inputs: tuple[Tensor, ...]) -> None:
-        tensors = [x for x in _flatten(result) if x.is_floating_point()]
-        if not tensors:
-            raise UnsupportedError("the model returns no floating-point tensor", "a tensor or a tuple of them")
-        columns = [x.movedim(1, -1) if x.dim() >= 4 else x for x in tensors]
-        if self._scales is None:
-            self._scales = [self._scale(x, inputs, len(columns)) for x in columns]
+    def calibrate(self, results: list[Any], inputs: list[tuple[Tensor, ...]]) -> None:
+        """Decide how to normalise, from the results of some batches."""
+        columns = [_columns(result) for result in results]
+        several, reconstructs = len(columns[0]) > 1, _flatten(results[0])[0].shape == inputs[0][0].shape
+        for parts in zip(*columns, strict=True):
+            rows = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+            spread = rows.std(0, correction=0)
+            alike = len(rows) < _SPREAD_ROWS or float(spread.max()) <= 8.0 * float(spread.min())
+            scores = alike and not several and not reconstructs and rows.shape[1] > 1
+            floor = max(float(spread.max()) * 1e-3, 1e-12)
+            self._scales.append(None if scores else torch.clamp(spread, min=floor))
+
+    def look(self, result: Any) -> None:
+        """Take the outputs of one batch."""
         self.normalised = [
             x - x.mean(-1, keepdim=True) if scale is None else x / scale
-            for x, scale in zip(columns, self._scales, strict=True)
+            for x, scale in zip(_columns(result), self._scales, strict=True)
         ]
         for index, x in enumerate(self.normalised):
             rows = x.detach().reshape(-1, x.shape[-1]).double()
@@ -172,15 +197,6 @@ class _Outputs:
                 self._sums.append(torch.zeros(2, x.shape[-1], dtype=torch.float64, device=x.device))
             self._sums[index] += torch.stack((rows.sum(0), (rows * rows).sum(0)))
             self._rows += rows.shape[0] * (index == 0)
-
-    @staticmethod
-    def _scale(x: Tensor, inputs: tuple[Tensor, ...], count: int) -> Tensor | None:
-        rows = x.detach().reshape(-1, x.shape[-1])
-        spread = rows.std(0, correction=0)
-        alike = float(spread.max()) <= 8.0 * max(float(spread.min()), 1e-12)
-        if count == 1 and x.shape[-1] > 1 and alike and x.shape != inputs[0].shape:
-            return None
-        return torch.clamp(spread, min=float(spread.max()) * 1e-3 + 1e-12)
 
     def variance(self) -> float:
         total = 0.0
@@ -200,6 +216,14 @@ class _Outputs:
             parts = [(torch.randn(x.shape, generator=self._generator).to(x) * x).sum() for x in self.normalised]
             scalars.append(torch.stack(parts).sum() / (size * _DIRECTIONS) ** 0.5)
         return scalars
+
+
+def _columns(result: Any) -> list[Tensor]:
+    """The floating-point outputs with their features (classes, channels) on the last axis."""
+    tensors = [x for x in _flatten(result) if x.is_floating_point()]
+    if not tensors:
+        raise UnsupportedError("the model returns no floating-point tensor", "a tensor or a tuple of them")
+    return [x.movedim(1, -1) if x.dim() >= 4 else x for x in tensors]
 
 
 def _flatten(result: Any) -> list[Tensor]:
