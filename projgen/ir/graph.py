@@ -72,6 +72,15 @@ class Port:
     name: str
     perm: tuple[int, ...]
 
+    def to_ir(self, x: Array) -> Array:
+        """A batch in the user's axes as the IR has it; a view. ``x`` has one axis more than ``perm``."""
+        return x.transpose(0, *(p + 1 for p in self.perm))
+
+    def to_user(self, x: Array) -> Array:
+        """A batch in the IR's axes as the user has it; a view."""
+        inverse = sorted(range(len(self.perm)), key=self.perm.__getitem__)
+        return x.transpose(0, *(p + 1 for p in inverse))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:

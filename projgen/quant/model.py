@@ -1,0 +1,201 @@
+"""``projgen.quantize`` and what it returns: the bit-exact integer model, which needs no compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from projgen import ops
+from projgen.errors import InputError, InputTypeError
+from projgen.ir.graph import Array, Graph, Port, Stage
+from projgen.ir.interpreter import run_integer
+from projgen.quant.boundary import dequantise_output, quantise_input
+from projgen.quant.quantise import prove
+from projgen.quant.store import digest, load_graph, save_graph
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+_CHUNK_ELEMENTS = 1 << 22
+Outputs = Array | tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedModel:
+    """A quantised model: its graph is the meaning, and running it gives the bytes that the emitted C gives.
+
+    Inputs and outputs have the user's layout (PyTorch's), batch first: an array or tensor, or for several inputs as
+    many arguments, a tuple, or a mapping by input name. Several outputs come as a tuple.
+
+    Attributes:
+        graph: at the quantised stage.
+    """
+
+    graph: Graph
+
+    def __post_init__(self) -> None:
+        if self.graph.stage is not Stage.QUANTISED:
+            raise InputTypeError(f"a graph at stage {self.graph.stage}", "a quantised graph", "graph")
+
+    def __call__(self, *inputs: Any) -> Outputs:
+        """Float outputs of float inputs: ``quantize_input``, ``run_int``, and back to reals (float32)."""
+        return self.dequantize_output(self.run_int(self.quantize_input(*inputs)))
+
+    def run_int(self, *inputs: Any) -> Outputs:
+        """Integer outputs of integer inputs: the exact meaning of the model.
+
+        Raises:
+            InputError: shapes or integers that the inputs' types don't hold.
+        """
+        arrays = [port.to_ir(x) for port, x in zip(self.graph.inputs, self._arrays(inputs), strict=True)]
+        parts = [run_integer(self.graph, chunk) for chunk in self._chunks(arrays)]
+        joined = tuple(np.concatenate(y) for y in zip(*parts, strict=True))
+        return _one_or_all([port.to_user(y) for port, y in zip(self.graph.outputs, joined, strict=True)])
+
+    def quantize_input(self, *inputs: Any) -> Outputs:
+        """Integers of real inputs, exactly as the emitted C's helper makes them.
+
+        Raises:
+            InputError: a NaN.
+        """
+        found = []
+        for port, x in zip(self.graph.inputs, self._arrays(inputs), strict=True):
+            if x.dtype.kind == "f" and np.isnan(x).any():
+                raise InputError(f"input {port.name!r} holds NaN", "numbers", "the inputs")
+            found.append(quantise_input(x, self.graph.type(port.value)))
+        return _one_or_all(found)
+
+    def dequantize_output(self, outputs: Outputs) -> Outputs:
+        """Reals (float32) of integer outputs."""
+        given = outputs if isinstance(outputs, tuple) else (outputs,)
+        types = [self.graph.type(port.value) for port in self.graph.outputs]
+        if len(given) != len(types):
+            raise InputError(f"{len(given)} outputs", f"{len(types)}", "outputs")
+        return _one_or_all([dequantise_output(np.asarray(q), t) for q, t in zip(given, types, strict=True)])
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as one file, the same bytes for the same model."""
+        save_graph(self.graph, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> QuantizedModel:
+        """Read a saved model; its overflow proofs are made again.
+
+        Raises:
+            InputError: the file is missing or damaged, or holds a model that could overflow.
+        """
+        graph = load_graph(path)
+        for node in graph.nodes:
+            if not isinstance(node.attrs, ops.get(node.op).attrs):
+                raise InputError(f"{path} is damaged: node {node.name!r} is no {node.op}", "a saved model", "path")
+        prove(graph)
+        return cls(graph)
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical graph: independent of names, paths and times."""
+        return digest(self.graph)
+
+    def _arrays(self, inputs: tuple[Any, ...]) -> list[Array]:
+        """One array per input, in the graph's order."""
+        ports = self.graph.inputs
+        given: Sequence[Any] = inputs
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            missing = [p.name for p in ports if p.name not in inputs[0]]
+            if missing or len(inputs[0]) != len(ports):
+                names = ", ".join(p.name for p in ports)
+                raise InputError(f"inputs named {', '.join(map(str, inputs[0]))}", names, "the inputs")
+            given = [inputs[0][p.name] for p in ports]
+        elif len(inputs) == 1 and isinstance(inputs[0], tuple):
+            given = inputs[0]
+        if len(given) != len(ports):
+            names = ", ".join(p.name for p in ports)
+            raise InputError(f"{len(given)} inputs were given", f"{len(ports)}: {names}", "the inputs")
+        return [self._array(port, x) for port, x in zip(ports, given, strict=True)]
+
+    def _array(self, port: Port, given: Any) -> Array:
+        x = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+        if x.dtype.kind not in "fiu":
+            raise InputTypeError(f"input {port.name!r} holds {x.dtype}", "an array of numbers", "the inputs")
+        t = self.graph.type(port.value)
+        want = ["N", *(str(t.shape[port.perm.index(axis)]) for axis in range(len(port.perm)))]
+        if x.ndim != len(want) or any(w not in ("N", "T", str(n)) for w, n in zip(want, x.shape, strict=True)):
+            raise InputError(f"input {port.name!r} has shape {x.shape}", " x ".join(want), "the inputs")
+        return x
+
+    def _chunks(self, arrays: Sequence[Array]) -> Iterator[list[Array]]:
+        """The batch in parts, so that the integers of one layer stay in memory."""
+        steps = max((x.shape[1] for p, x in zip(self.graph.inputs, arrays, strict=True) if self._timed(p)), default=1)
+        widest = max(v.type.elements for v in self.graph.values.values() if not v.is_constant)
+        size = max(1, _CHUNK_ELEMENTS // max(1, widest * steps))
+        for start in range(0, max(1, len(arrays[0])), size):
+            yield [x[start : start + size] for x in arrays]
+
+    def _timed(self, port: Port) -> bool:
+        return self.graph.type(port.value).has_time
+
+
+def quantize(
+    model: nn.Module | ExportedProgram | str | Path,
+    calibration: Any,
+    *,
+    activations: str = "int8",
+    weights: str = "int8",
+    name: str = "model",
+) -> QuantizedModel:
+    """Quantise a model: int8 weights per output channel, int8 activations from calibrated ranges.
+
+    Args:
+        model: a module, a torch.export program, or what the command line takes (an .onnx or .pt2 file, or
+            module:attribute). It is not modified.
+        calibration: representative inputs, in any form that ``projgen.compress`` takes; read once.
+        activations: "int8".
+        weights: "int8".
+        name: of the graph.
+    Raises:
+        UnsupportedError: an operator that can't be quantised, or an accumulator that can't be proven to fit int32.
+        InputError: data or options that can't be used.
+    """
+    for option, value in (("activations", activations), ("weights", weights)):
+        if value != "int8":
+            raise InputError(f"{option}={value!r}", "'int8'", option)
+    from projgen.quant.calibrate import calibrate
+    from projgen.quant.quantise import quantise
+
+    graph, batches = _float_graph(model, calibration, name)
+    return QuantizedModel(quantise(graph, calibrate(graph, batches)))
+
+
+def _float_graph(model: Any, calibration: Any, name: str) -> tuple[Graph, Iterator[list[Array]]]:
+    """The canonical float graph and the calibration batches; the data's first batch is the import's example."""
+    import torch
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from projgen.data import as_batches, place
+    from projgen.importers.torch_export import import_module, import_program
+    from projgen.models import load_model
+    from projgen.passes import run_pipeline
+
+    given = load_model(model) if isinstance(model, str | Path) else model
+    if not isinstance(given, nn.Module | ExportedProgram):
+        raise InputTypeError(f"a model of type {type(given).__name__}", "an nn.Module or a path", "model")
+    module = given if isinstance(given, nn.Module) else given.module()
+    batches = iter(as_batches(calibration, module))
+    first = next(batches, None)
+    if first is None:
+        raise InputError("the calibration data holds no batch", "at least one", "calibration")
+    cpu = torch.device("cpu")
+    example = place(first, module, cpu)
+    graph = import_module(given, example, name) if isinstance(given, nn.Module) else import_program(given, name)
+    every = (place(batch, module, cpu) for batch in chain([first], batches))
+    return run_pipeline(graph), ([x.detach().float().numpy() for x in batch] for batch in every)
+
+
+def _one_or_all(arrays: Sequence[Array]) -> Outputs:
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
