@@ -13,6 +13,7 @@ _PUBLIC = {
     "ProjectedLayer": "projgen.projection.layers",
     "ProjgenError": "projgen.errors",
     "compress": "projgen.projection.compress",
+    "load_onnx": "projgen.importers.onnx",
     "unpack_projected_layers": "projgen.projection.layers",
 }
 
@@ -22,6 +23,7 @@ __all__ = [
     "ProjgenError",
     "__version__",
     "compress",
+    "load_onnx",
     "unpack_projected_layers",
 ]
 

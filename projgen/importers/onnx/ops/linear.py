@@ -1,0 +1,90 @@
+"""Gemm and MatMul by constant matrices: fully connected layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from projgen.importers.onnx.build import Build, Call, Handler
+from projgen.importers.onnx.values import Activation, Array, Value, tensor
+
+
+def linear_layer(weight: Array, bias: Array | None) -> nn.Linear:
+    """A layer computing ``x @ weight.T + bias``. weight: (out, in), bias: (out)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=tensor(weight[:0]).dtype)
+    with torch.no_grad():
+        layer.weight.copy_(tensor(weight))
+        if bias is not None:
+            layer.bias.copy_(tensor(bias))
+    return layer
+
+
+def row_vector(array: Array, width: int) -> Array | None:
+    """A constant that adds the same vector (width) to every row, or None if it does more."""
+    if array.size == 1:
+        return np.full(width, array.reshape(()))
+    flat = array.reshape(-1, array.shape[-1])
+    if array.shape[-1] == width and bool((flat == flat[:1]).all()):
+        return np.asarray(flat[0])
+    return None
+
+
+def _gemm(build: Build, call: Call) -> Sequence[Value]:
+    x = call.activation(0)
+    weight = call.needed(1, "weights").array
+    if weight.ndim != 2 or x.rank != 2:
+        raise call.fault("Gemm takes matrices")
+    if call.attribute("transA", 0):
+        x = Activation(x.view.permute((1, 0)), x.dtype)
+    if not call.attribute("transB", 0):
+        weight = weight.T
+    alpha, beta = call.attribute("alpha", 1.0), call.attribute("beta", 1.0)
+    if alpha != 1.0:
+        weight = (alpha * weight).astype(weight.dtype)
+    given = call.const(2, "addend")
+    bias = None
+    if given is not None and given.array.size:
+        bias = row_vector(given.array, weight.shape[0])
+        if bias is None:
+            raise call.refusal("its addend differs from row to row, which is no bias of a fully connected layer")
+        if beta != 1.0:
+            bias = (beta * bias).astype(weight.dtype)
+    return [_apply(build, call, x, linear_layer(weight, bias), call.sharing)]
+
+
+def _matmul(build: Build, call: Call) -> Sequence[Value]:
+    if not isinstance(call.given(0), Activation):
+        raise call.refusal("its left operand is constant; only data times a constant matrix is a layer")
+    x = call.activation(0)
+    weight = call.needed(1, "right operand's elements").array
+    if weight.ndim != 2:
+        raise call.refusal(f"its right operand has {weight.ndim} axes; a constant matrix is needed")
+    return [_apply(build, call, x, linear_layer(weight.T, None))]
+
+
+def _apply(build: Build, call: Call, x: Activation, layer: nn.Linear, key: tuple[object, ...] = ()) -> Activation:
+    if x.shape[-1] != layer.in_features:
+        raise call.fault(f"its input has {x.shape[-1]} features, its weights {layer.in_features}")
+    node = build.layer(call.name, layer, build.real(x), key=key)
+    return build.activation(node, (*x.shape[:-1], layer.out_features), x.dtype)
+
+
+def absorb_bias(build: Build, value: Activation, addend: Array) -> bool:
+    """Make a constant the bias of the layer that computed ``value``, if it can be one.
+
+    Only for a value that nothing else reads.
+    """
+    layer = build.layers.get(value.view.node)
+    if not isinstance(layer, nn.Linear) or layer.bias is not None or not value.view.is_plain:
+        return False
+    bias = row_vector(addend, layer.out_features) if addend.ndim <= value.rank else None
+    if bias is None:
+        return False
+    layer.bias = nn.Parameter(tensor(bias).to(layer.weight.dtype))
+    return True
+
+
+OPERATORS: dict[str, Handler] = {"Gemm": _gemm, "MatMul": _matmul}
