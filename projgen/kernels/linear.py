@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import MatrixNumerics, Requant
 from projgen.ir.types import DType, TensorType
-from projgen.kernels.costs import matrix
-from projgen.kernels.layouts import plain
-from projgen.kernels.record import KernelChoice, KernelDef, TableRef
+from projgen.kernels.costs import loop, matrix
+from projgen.kernels.layouts import plain, table
+from projgen.kernels.packed import LIMIT, NATURAL, WIDENED, PairStream, largest_accumulator
+from projgen.kernels.record import Block, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
 SUFFIX = {DType.INT8: "s8", DType.INT16: "s16"}
@@ -59,4 +62,93 @@ def _portable(graph: Graph, node: Node, target: Target) -> KernelChoice:
     )
 
 
-KERNELS = (KernelDef("linear_portable", "linear", frozenset(), _portable),)
+def peak(graph: Graph, name: str) -> int:
+    """The largest |value| that activation ``name`` can take, proven from the weights of its producer."""
+    dtype = graph.type(name).dtype
+    limit = -dtype.low
+    producer = graph.producer(name)
+    if producer is None or not isinstance(producer.numerics, MatrixNumerics):
+        return limit
+    x = graph.arg(producer, "x")
+    out = producer.numerics.requant
+    w = graph.data(producer, "w").astype(np.int64)
+    reach = np.abs(w.reshape(len(w), -1)).sum(axis=1) * -x.type.dtype.low + np.abs(graph.data(producer, "b"))
+    scaled = ((reach << out.shift) * graph.data(producer, "m").astype(np.int64) + (1 << 31)) >> 32
+    largest = int(scaled.max()) + abs(out.zero_point)
+    return min(limit, largest, max(abs(out.low), abs(out.high)))
+
+
+def _readable_in_place(graph: Graph, node: Node, inputs: int) -> bool:
+    """Whether an int16 operand lies word by word as the packed kernels read it: whole quads, its own buffer."""
+    producer = graph.producer(node.inputs["x"])
+    return inputs % 4 == 0 and producer is not None and producer.op in ("linear", "conv2d")
+
+
+def _dsp(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
+    w, b = graph.data(node, "w"), graph.data(node, "b")
+    if largest_accumulator(w, b, peak(graph, node.inputs["x"])) >= LIMIT:
+        return None
+    outputs, inputs = w.shape
+    rows = rows_of(x)
+    requant = matrix_numerics(node).requant
+    wide = x.dtype is DType.INT16
+    in_place = wide and _readable_in_place(graph, node, inputs)
+    clamped = (requant.low, requant.high) != (y.dtype.low, y.dtype.high)
+    variant = f"{SUFFIX[y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
+    block = f"pg_linear_dsp_rows_{variant}"
+    function = f"pg_linear_dsp_{SUFFIX[x.dtype]}{'_in_place' if in_place else ''}_{variant}"
+    layout = PairStream(outputs, inputs, NATURAL if wide else WIDENED)
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    quads = layout.quads
+    tail = (outputs % 4 + 1) // 2
+    per_row = (outputs // 4) * (14 * quads + 2 * -(-quads // 8) + 23) + tail * (10 * quads + 20) + 50
+    ctypes = {DType.INT8: "int8_t", DType.INT16: "int16_t"}
+    return KernelChoice(
+        kernel="linear_dsp",
+        function=function,
+        struct="pg_linear_dsp_params",
+        fields={
+            "stream": TableRef("stream"),
+            "rows": rows,
+            "inputs": inputs,
+            "quads": quads,
+            "outputs": outputs,
+            "zero_point": requant.zero_point,
+            "low": requant.low,
+            "high": requant.high,
+        },
+        tables=(table("stream", layout, constants, "bias, weight pairs 256 a + b and multipliers in reading order"),),
+        sources=("pg_linear_dsp.h",),
+        blocks=(
+            Block(
+                "linear_dsp_rows.h.j2",
+                block,
+                (
+                    ("function", block),
+                    ("wide", int(y.dtype is DType.INT16)),
+                    ("shift", requant.shift),
+                    ("clamped", int(clamped)),
+                ),
+            ),
+            Block(
+                "linear_dsp.h.j2",
+                function,
+                (
+                    ("function", function),
+                    ("rows", block),
+                    ("x", ctypes[x.dtype]),
+                    ("y", ctypes[y.dtype]),
+                    ("in_place", int(in_place)),
+                ),
+            ),
+        ),
+        instructions=rows * (per_row + (0 if in_place else loop(target, quads, 4.0) + 20.0)) + 20.0,
+        scratch_bytes=0 if in_place else 8 * quads,
+    )
+
+
+KERNELS = (
+    KernelDef("linear_portable", "linear", frozenset(), _portable),
+    KernelDef("linear_dsp", "linear", frozenset({"dsp"}), _dsp),
+)

@@ -18,14 +18,44 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A model's layer: never inlined or cloned, so that profilers and debuggers see each layer by its name. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define PG_NOINLINE __attribute__((noinline, noclone))
+#elif defined(__clang__)
+#define PG_NOINLINE __attribute__((noinline))
+#else
+#define PG_NOINLINE
+#endif
+
 #if defined(__GNUC__)
 #define PG_KERNEL static __attribute__((unused, noinline)) /* one copy, visible to profilers */
 #define PG_INLINE static inline __attribute__((always_inline, unused))
 #define PG_ALIGNED(bytes) __attribute__((aligned(bytes)))
+/* A function that is one block of assembly with the usual calling convention; arguments arrive in r0 .. r3.
+ * GCC must not draw conclusions from its empty looking body (noipa). */
+#if defined(__clang__)
+#define PG_NAKED static __attribute__((naked, noinline, unused))
+#else
+#define PG_NAKED static __attribute__((naked, noinline, noipa, unused))
+#endif
+#define PG_UNUSED __attribute__((unused))
 #else
 #define PG_KERNEL static
 #define PG_INLINE static inline
 #define PG_ALIGNED(bytes)
+#define PG_UNUSED
+#endif
+
+/* Cores whose assembly blocks are used; elsewhere the same functions are plain C. */
+#if defined(__GNUC__) && defined(__thumb2__) && defined(__ARM_FEATURE_DSP)
+#define PG_HAS_DSP 1
+#else
+#define PG_HAS_DSP 0
+#endif
+#if PG_HAS_DSP && defined(__ARM_FEATURE_MVE)
+#define PG_HAS_MVE 1
+#else
+#define PG_HAS_MVE 0
 #endif
 
 /* What C99 leaves to the compiler and the kernels rely on: arithmetic right shifts, two's complement casts.
