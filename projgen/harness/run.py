@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from projgen.errors import ToolMissingError
 from projgen.harness.build import Image
+from projgen.harness.elf import read_functions
 from projgen.harness.records import IntArray, Record, Result, decode, encode
 from projgen.harness.toolchain import HarnessError, find_tool
 from projgen.targets import Target
@@ -99,7 +101,14 @@ def run_command(
             "the installed QEMU",
         )
     if done.returncode != 0:
-        lines = "\n".join(text.splitlines()[:30])
+        lines = "\n".join(text.splitlines()[:30]) + _fault_place(image, text)
         raise HarnessError(f"{image.elf} ended with {done.returncode} on target {image.target.name}: {lines}")
     results = folder / "results.bin"
     return results.read_bytes() if results.is_file() else b""
+
+
+def _fault_place(image: Image, text: str) -> str:
+    """The function that holds the address at which a core took a fault."""
+    match = re.search(r"took a fault at 0x([0-9a-f]+)", text)
+    function = read_functions(image.elf).at(int(match[1], 16)) if match else None
+    return f" (in {function.name})" if function else ""

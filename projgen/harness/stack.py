@@ -37,7 +37,8 @@ def _deepest(code: Disassembly, function: Function, path: tuple[Function, ...]) 
     frame = 0
     for instruction in code.body(function):
         lowered = _lowered(instruction)
-        if lowered is None or instruction.is_indirect:
+        calls_itself = instruction.mnemonic == "bl" and instruction.destination == function.start
+        if lowered is None or instruction.is_indirect or calls_itself:
             return None
         frame += lowered
     deepest = 0

@@ -20,7 +20,7 @@ extern uint32_t __data_load[], __data_start[], __data_end[], __bss_start[], __bs
 extern uint8_t __heap_start[], __heap_end[], __stack_limit[];
 
 _Noreturn void pgh_start(void);
-_Noreturn void pgh_fault(void);
+_Noreturn void pgh_report_fault(const uint32_t *frame);
 
 static uint8_t *pgh_free;
 
@@ -84,8 +84,12 @@ uintptr_t pgh_stack_limit(void) {
     return (uintptr_t)__stack_limit;
 }
 
-_Noreturn void pgh_fault(void) {
-    pgh_say("harness: the core took a fault\n");
+_Noreturn void pgh_report_fault(const uint32_t *frame) {
+    char text[] = "harness: the core took a fault at 0x00000000\n";
+    for (uint32_t i = 0; i < 8U; i++) {
+        text[sizeof text - 3U - i] = "0123456789abcdef"[frame[6] >> (4U * i) & 15U];
+    }
+    pgh_say(text);
     pgh_exit(PGH_EXIT_FAULT);
 }
 

@@ -42,3 +42,12 @@ pgh_reset:
         bl      pgh_start
         .ltorg
         .size   pgh_reset, . - pgh_reset
+
+        .section .text.pgh_fault, "ax", %progbits
+        .globl  pgh_fault
+        .type   pgh_fault, %function
+        .thumb_func
+pgh_fault:
+        mov     r0, sp                  /* r0-r3, r12, lr, pc, xPSR as the core stacked them */
+        bl      pgh_report_fault
+        .size   pgh_fault, . - pgh_fault
