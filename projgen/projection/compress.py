@@ -144,7 +144,7 @@ def compress(
     _warn_small(pca, layers)
     own = owned_copy(module)
     reporter.step(f"Choosing ranks of {len(layers)} layers")
-    work = _PcaWork(own, pca, layers) if method == "pca" else Predictor(own, pca.collected, layers)
+    work = PcaWork(own, pca, layers) if method == "pca" else Predictor(own, pca.collected, layers)
     if ranks is not None:
         chosen = given_ranks(layers, ranks)
     elif learnables_reduction_goal is not None:
@@ -172,7 +172,7 @@ def compress(
     return result, info
 
 
-class _PcaWork:
+class PcaWork:
     """The choices and factors of ``method="pca"``."""
 
     def __init__(self, model: nn.Module, pca: NeuronPCA, layers: list[Layer]) -> None:
@@ -200,7 +200,7 @@ class _PcaWork:
         return min(1.0 if r is None else explained_share(v, r) for v, r in zip(kept, pair, strict=True))
 
 
-def _for_reduction(work: _PcaWork | Predictor, total: int, goal: float) -> dict[str, Pair]:
+def _for_reduction(work: PcaWork | Predictor, total: int, goal: float) -> dict[str, Pair]:
     removal = math.ceil(goal * total - 1e-9)
     most = work.most_removed()
     if removal > most:

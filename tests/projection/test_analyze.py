@@ -1,0 +1,91 @@
+"""analyze: the table per layer, the reasons, the curve and how both are shown."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+import projgen
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.depth = nn.Conv2d(16, 16, 3, groups=16)
+        self.a = nn.Linear(16, 16)
+        self.b = nn.Linear(16, 16)
+        self.b.weight = self.a.weight
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.depth(torch.relu(self.conv(x))).mean((2, 3))
+        return self.fc(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+@pytest.fixture(scope="module")
+def analysis() -> object:
+    torch.manual_seed(0)
+    return projgen.analyze(Net(), torch.randn(60, 3, 8, 8))
+
+
+def shown(analysis: object) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=150).print(analysis)
+    return stream.getvalue()
+
+
+def test_each_layer_is_eligible_or_says_why_not(analysis: object) -> None:
+    rows = {layer.name: layer for layer in analysis.layers}
+    assert list(rows) == ["conv", "depth", "a", "b", "fc"]
+    assert rows["conv"].eligible and rows["fc"].eligible and not rows["conv"].reason
+    assert "depthwise" in rows["depth"].reason and rows["depth"].learnables == 16 * 9 + 16
+    assert rows["a"].reason == "it shares its weights with 'b'" and rows["b"].reason == "it shares its weights with 'a'"
+    assert rows["conv"].learnables == 448
+    assert rows["conv"].max_reduction == pytest.approx(1 - (3 + 9 + 16 + 1) / 448)
+    assert rows["fc"].max_reduction == pytest.approx(1 - (16 + 5 + 5) / 85)
+    removed = 448 - 29 + 85 - 26
+    assert analysis.max_reduction == pytest.approx(removed / analysis.learnables)
+
+
+def test_the_curve_falls_and_ends_at_the_maximum(analysis: object) -> None:
+    levels = [p.learnables_reduction for p in analysis.curve]
+    assert levels == [level for level in (0.1, 0.2, 0.3, 0.4, 0.5) if level <= analysis.max_reduction]
+    for values in ([p.explained_pca for p in analysis.curve], [p.explained_output for p in analysis.curve]):
+        assert all(a >= b - 1e-9 for a, b in itertools.pairwise(values))
+        assert all(0 < v <= 1 for v in values)
+
+
+def test_it_agrees_with_compress(analysis: object) -> None:
+    torch.manual_seed(0)
+    model, x = Net(), torch.randn(60, 3, 8, 8)
+    _, info = projgen.compress(
+        model, x, layer_names=["conv", "fc"], explained_variance_goal=0.95, method="pca", verbosity="off"
+    )
+    ranks = {layer.name: layer.ranks_at_95 for layer in analysis.layers if layer.eligible}
+    assert ranks == {layer.name: layer.ranks for layer in info.layers}
+
+
+def test_it_prints_as_a_table_and_as_html(analysis: object) -> None:
+    text = shown(analysis)
+    for part in ("learnables, up to", "depthwise convolution", "ranks at 95%", "10.0% ->"):
+        assert part in text
+    page = analysis._repr_html_()
+    assert page.count("<table>") == 2 and "it shares its weights with &#x27;b&#x27;" in page
+
+
+def test_a_pca_made_before_and_a_model_without_candidates() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(30, 8)
+    pca = projgen.NeuronPCA(model, x, layer_names=["0"], curvature=False, verbosity="off")
+    analysis = projgen.analyze(model, pca)
+    assert [layer.reason for layer in analysis.layers] == ["", "it was not among those asked for"]
+    assert all(p.explained_output is None for p in analysis.curve)
+    nothing = projgen.analyze(nn.Sequential(nn.RNN(8, 4)), x)
+    assert nothing.max_reduction == 0.0 and nothing.curve == () and "nn.RNN" in nothing.layers[0].reason
+    assert "<table>" in nothing._repr_html_() and "nn.RNN" in shown(nothing)
