@@ -1,0 +1,82 @@
+"""A C program becomes files: Jinja templates with strict variables, and nothing but text out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import PurePosixPath
+
+import jinja2
+
+from projgen import resources
+from projgen.codegen.program import CLayer, CProgram
+from projgen.kernels.record import Block
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """The files of a compilation: name and contents, in order of name."""
+
+    files: tuple[tuple[str, bytes], ...]
+
+    def __post_init__(self) -> None:
+        names = [n for n, _ in self.files]
+        if names != sorted(set(names)) or any(PurePosixPath(n).name != n for n in names):
+            raise ValueError(f"file names {names} are not plain, sorted and distinct")
+
+    def __getitem__(self, name: str) -> bytes:
+        return dict(self.files)[name]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all names and contents."""
+        state = hashlib.sha256()
+        for name, data in self.files:
+            state.update(f"{name}\0{len(data)}\0".encode())
+            state.update(data)
+        return state.hexdigest()
+
+
+@cache
+def environment() -> jinja2.Environment:
+    """The strict template environment."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(resources.templates()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # C, not HTML
+    )
+    made.tests["layer"] = lambda step: isinstance(step, CLayer)
+    return made
+
+
+def render_block(block: Block) -> str:
+    """The text of an emitted kernel block."""
+    return environment().get_template(f"kernels/{block.template}").render(dict(block.parameters))
+
+
+_FILES = {
+    "{name}.h": "model.h.j2",
+    "{name}.c": "model.c.j2",
+    "{name}_weights.h": "weights.h.j2",
+    "{name}_kernels.h": "kernels.h.j2",
+    "{name}_test_vectors.h": "test_vectors.h.j2",
+    "main.c": "main.c.j2",
+    "CMakeLists.txt": "CMakeLists.txt.j2",
+}
+
+
+def emit(program: CProgram, extra: dict[str, bytes]) -> BuildPlan:
+    """All files of a program.
+
+    Args:
+        extra: files made elsewhere (the manifest and the quantised model).
+    """
+    files = dict(extra)
+    for pattern, template in _FILES.items():
+        text = environment().get_template(template).render(p=program)
+        files[pattern.format(name=program.name)] = text.encode()
+    return BuildPlan(tuple(sorted(files.items())))

@@ -1,0 +1,228 @@
+"""From segments to layer functions: pointers, parameter structs and comments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from projgen import ops
+from projgen.codegen.names import CTYPES, comment, describe, identifier
+from projgen.codegen.program import CArg, CCall, CField, CLayer, CRing, CTable
+from projgen.ir.attrs import Gru, Lstm
+from projgen.ir.graph import Graph, Node
+from projgen.ir.types import DType
+from projgen.kernels.record import Field, KernelChoice, Table, TableRef
+from projgen.schedule.plan import pad_name, ring_name, scratch_name
+from projgen.schedule.records import Call, Kind, Schedule, Segment
+
+_PER_LINE = {"int8": 20, "int16": 14, "int32": 9}
+
+
+@dataclass(frozen=True, slots=True)
+class Namer:
+    """C names of a schedule's parts, under the model's prefix."""
+
+    schedule: Schedule
+    prefix: str
+
+    def layer(self, segment: Segment) -> str:
+        return f"{self.prefix}_{segment.index}_{identifier(segment.name)}"
+
+    def owner(self, segment: Segment) -> Segment:
+        """The segment that defines the parameters: the first that calls the node."""
+        return next(s for s in self.schedule.segments if s.calls and s.calls[0] is segment.calls[0])
+
+    def call(self, segment: Segment, stage: int) -> str:
+        """Prefix of a call's struct and tables."""
+        base = self.layer(self.owner(segment))
+        return base if len(segment.calls) == 1 else f"{base}_{stage}"
+
+    def local(self, root: str) -> str:
+        """The run function's pointer to a value in the arena."""
+        born = next(s.index for s in self.schedule.segments if s.output == root)
+        return f"b{born}_{identifier(root)}"
+
+    def pointer(self, value: str) -> tuple[str, int]:
+        """Pointer and offset in elements at which a value lies, as the run function sees it."""
+        graph, place = self.schedule.graph, self.schedule.place(value)
+        elements = place.offset
+        if place.base != "arena":
+            ports = graph.inputs if place.base == "input" else graph.outputs
+            suffix = "" if len(ports) == 1 else f"_{place.index}"
+            return f"{place.base}{suffix}", elements // graph.type(value).dtype.bytes
+        view = self.schedule.lowered.views[value]
+        return self.local(view.root), view.offset // graph.type(value).dtype.bytes
+
+
+def macs(graph: Graph, node: Node) -> int:
+    """Multiplications of one inference (of one step where the node runs over time)."""
+    types = {role: graph.type(v) for role, v in node.inputs.items()}
+    out = graph.type(node.output)
+    cost = ops.get(node.op).cost(node.attrs, types, out).macs
+    loops = isinstance(node.attrs, Lstm | Gru) and not out.has_time
+    return cost * int(out.shape[0]) if loops else cost
+
+
+def ranks(graph: Graph, node: Node) -> tuple[int, ...]:
+    """Ranks of a factored layer; () for a dense one."""
+    if isinstance(node.attrs, Lstm | Gru):
+        roles = [r for r in ("q_in", "q_out") if r in node.inputs]
+        return tuple(int(graph.data(node, r).shape[0]) for r in roles)
+    out = graph.type(node.output)
+    return (int(out.shape[-1]),) if out.dtype is DType.INT16 and "w" in node.inputs else ()
+
+
+def call_tables(namer: Namer, segment: Segment, stage: int) -> tuple[CTable, ...]:
+    """The weights header's arrays of one call."""
+    call = segment.calls[stage]
+    return tuple(_table(namer.call(segment, stage), call.node, t) for t in call.choice.tables)
+
+
+def _table(prefix: str, node: Node, table: Table) -> CTable:
+    data = table.data.reshape(-1)
+    return CTable(
+        symbol=f"{prefix}_{identifier(table.name)}",
+        ctype=CTYPES.get(DType(data.dtype.name), "") if data.dtype.name in _PER_LINE else f"{data.dtype.name}_t",
+        length=data.size,
+        rows=lines(data.tolist(), _PER_LINE.get(data.dtype.name, 9)),
+        comment=comment(f"{node.source or node.name}: {table.name}" + (f" {table.comment}" if table.comment else "")),
+        low=int(data.min()),
+        high=int(data.max()),
+        bytes=data.nbytes,
+    )
+
+
+def lines(numbers: list[int], width: int) -> tuple[tuple[int, ...], ...]:
+    """The numbers in lines of ``width``."""
+    return tuple(tuple(numbers[i : i + width]) for i in range(0, len(numbers), width))
+
+
+def _fields(prefix: str, fields: Mapping[str, Field]) -> tuple[CField, ...]:
+    made: list[CField] = []
+    for name, value in fields.items():
+        if isinstance(value, TableRef):
+            made.append(CField(name, symbol=f"{prefix}_{identifier(value.table)}"))
+        elif isinstance(value, tuple):
+            made.append(CField(name, numbers=tuple(int(v) for v in value), is_list=True))
+        else:
+            made.append(CField(name, numbers=(int(value),)))
+    return tuple(made)
+
+
+def _call(prefix: str, choice: KernelChoice) -> CCall:
+    return CCall(
+        function=choice.function,
+        row_function=choice.row_function,
+        struct=choice.struct,
+        params=f"{prefix}_params" if choice.struct else "",
+        fields=_fields(prefix, choice.fields),
+        scratch=choice.scratch_bytes > 0,
+    )
+
+
+def layer(namer: Namer, segment: Segment) -> CLayer:
+    """The layer function of a segment that isn't a copy."""
+    schedule, graph, plan = namer.schedule, namer.schedule.graph, namer.schedule.plan
+    first, last = segment.calls[0], segment.calls[-1]
+    state = plan.state_offsets.get(last.node.name) if segment.kind is not Kind.LOOP else None
+    arguments = [] if state is None else [CArg("state", "void", False, "state", "", state)]
+    arguments += [_arg(namer, _role(first, segment, i), value, const=True) for i, value in enumerate(segment.inputs)]
+    if segment.output:
+        arguments.append(_arg(namer, "y", segment.output, const=False))
+    for i, ring in enumerate(segment.rings):
+        ctype = CTYPES[graph.type(ring.value).dtype]
+        if ring.ring_bytes:
+            arguments.append(_raw(f"ring{i}", ctype, plan[ring_name(segment, i)].offset))
+        if ring.pad_bytes:
+            arguments.append(_raw(f"pad{i}", ctype, plan[pad_name(segment, i)].offset))
+    if segment.scratch_bytes and segment.kind is not Kind.FINISH:
+        arguments.append(_raw("scratch", "void", plan[scratch_name(segment)].offset))
+    rows = row_in = row_out = 0
+    if segment.kind is Kind.LOOP:
+        rows = segment.repeats
+        row_in = graph.type(segment.inputs[0]).elements // rows
+        row_out = 0 if segment.last_only else graph.type(segment.output).elements // rows
+    if segment.kind is Kind.ROWS:
+        out = graph.type(segment.output)
+        rows, row_out = int(out.shape[0]), math.prod(out.step_shape[1:])
+    reverse = isinstance(first.node.attrs, Lstm | Gru) and first.node.attrs.reverse
+    return CLayer(
+        index=segment.index,
+        function=namer.layer(segment),
+        kind=segment.kind.value,  # type: ignore[arg-type]  (copies make no layer)
+        comment=tuple(_comment(schedule, segment)),
+        calls=tuple(_call(namer.call(segment, i), c.choice) for i, c in enumerate(segment.calls)),
+        arguments=tuple(arguments),
+        state_offset=state or 0,
+        rows=rows,
+        row_in=row_in,
+        row_out=row_out,
+        reverse=reverse,
+        state_bytes=segment.loop_state_bytes,
+        rings=tuple(_ring(graph, segment, i) for i in range(len(segment.rings))),
+        owns_params=namer.owner(segment) is segment,
+    )
+
+
+def _role(call: Call, segment: Segment, i: int) -> str:
+    """Parameter name of an input: the operator's role."""
+    if segment.kind is Kind.ROWS:
+        return "x"
+    roles = [r for r, v in call.node.inputs.items() if v in segment.inputs]
+    return identifier(roles[i])
+
+
+def _arg(namer: Namer, name: str, value: str, *, const: bool) -> CArg:
+    pointer, offset = namer.pointer(value)
+    return CArg(name, CTYPES[namer.schedule.graph.type(value).dtype], const, "value", pointer, offset)
+
+
+def _raw(name: str, ctype: str, offset: int) -> CArg:
+    """A pointer to ``offset`` bytes into the arena."""
+    return CArg(name, ctype, False, "arena", "", offset)
+
+
+def _ring(graph: Graph, segment: Segment, stage: int) -> CRing:
+    ring = segment.rings[stage]
+    t = graph.type(ring.value)
+    return CRing(
+        ctype=CTYPES[t.dtype],
+        value=comment(ring.value),
+        height=ring.height,
+        row=ring.row_bytes // t.dtype.bytes,
+        depth=ring.depth,
+        stride=ring.stride // t.dtype.bytes,
+        kernel=ring.kernel,
+        step=ring.step,
+        dilation=ring.dilation,
+        pad_top=ring.pad_top,
+        span=ring.span,
+        padded=ring.padded,
+        pad_value=ring.pad_value,
+        lag=ring.lag,
+    )
+
+
+def _comment(schedule: Schedule, segment: Segment) -> list[str]:
+    """What the layer is, for the reader of the C source."""
+    graph = schedule.graph
+    text: list[str] = []
+    if segment.kind is Kind.FINISH:
+        node = segment.calls[0].node
+        text.append(f'Layer {segment.index} "{node.source or node.name}": {node.op}, after the last step.')
+        text.append(f"out {describe(graph.type(segment.output))}")
+        return [comment(t) for t in text]
+    for i, call in enumerate(segment.calls):
+        node = call.node
+        head = f"Layer {segment.index}" if len(segment.calls) == 1 else f"Layer {segment.index}, stage {i}"
+        kind = ", one time step" if segment.phase.value == "step" else ""
+        text.append(f'{head} "{node.source or node.name}": {node.op}{kind}.')
+        for role, value in graph.activations(node):
+            text.append(f"{role} {describe(value.type)}")
+        text.append(f"out {describe(graph.type(node.output))}")
+        rank = ranks(graph, node)
+        parts = [f"{macs(graph, node)} MAC"] if macs(graph, node) else []
+        parts += [f"rank {', '.join(map(str, rank))}"] if rank else []
+        text.append(", ".join([*parts, f"kernel {call.choice.kernel}"]))
+    return [comment(t) for t in text]

@@ -1,0 +1,217 @@
+"""The C program as plain data: all that a template may see. Texts are names, numbers and comments, never C code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class CPort:
+    """An input or output of the interface. ``suffix`` is "" for the only one, else "_0", "_1", ...
+
+    ``size`` counts elements (of one step where ``over_time``); ``scale`` is the decimal text of a float32.
+    """
+
+    suffix: str
+    name: str
+    ctype: str
+    size: int
+    bytes: int
+    scale: str
+    zero_point: int
+    low: int
+    high: int
+    shape: tuple[str, ...]
+    layout: str
+    over_time: bool
+    offset: int  # inputs: place in an arena with the input inside
+
+
+@dataclass(frozen=True, slots=True)
+class CTable:
+    """A constant array of the weights header; ``rows`` are the lines of its initialiser."""
+
+    symbol: str
+    ctype: str
+    length: int
+    rows: tuple[tuple[int, ...], ...]
+    comment: str
+    low: int
+    high: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CField:
+    """An initialiser of a parameter struct: a symbol, a number or a list of numbers."""
+
+    name: str
+    symbol: str = ""
+    numbers: tuple[int, ...] = ()
+    is_list: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CCall:
+    """A kernel call: function names, the parameter struct ("" for none) and whether it takes scratch."""
+
+    function: str
+    row_function: str
+    struct: str
+    params: str
+    fields: tuple[CField, ...]
+    scratch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CRing:
+    """A ring of rows in front of a stage, in elements. ``depth`` 0: the stage reads the map itself."""
+
+    ctype: str
+    value: str
+    height: int
+    row: int
+    depth: int
+    stride: int
+    kernel: int
+    step: int
+    dilation: int
+    pad_top: int
+    span: int
+    padded: bool
+    pad_value: int
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class CArg:
+    """A pointer parameter of a function and what a caller passes: ``value`` plus ``offset`` elements, or ``offset``
+    bytes into the arena or state."""
+
+    name: str
+    ctype: str
+    const: bool
+    base: Literal["value", "arena", "state"]
+    value: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CLayer:
+    """One layer function. ``kind`` is the segment's."""
+
+    index: int
+    function: str
+    kind: Literal["call", "loop", "rows", "accumulate", "finish"]
+    comment: tuple[str, ...]
+    calls: tuple[CCall, ...]
+    arguments: tuple[CArg, ...]
+    state_offset: int = 0
+    rows: int = 0
+    row_in: int = 0
+    row_out: int = 0
+    reverse: bool = False
+    state_bytes: int = 0  # of a loop: how much of its scratch is state
+    rings: tuple[CRing, ...] = ()
+    owns_params: bool = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arguments, as the kernel call takes them."""
+        return tuple(a.name for a in self.arguments)
+
+    @property
+    def inputs(self) -> tuple[CArg, ...]:
+        return tuple(a for a in self.arguments if a.const)
+
+
+@dataclass(frozen=True, slots=True)
+class CCopy:
+    """Bytes copied to an output by the run function."""
+
+    target: str
+    source: str
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CLocal:
+    """A typed pointer into the arena, declared by the function that uses it."""
+
+    name: str
+    ctype: str
+    offset: int
+    bytes: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class CBody:
+    """What one function of the schedule runs: locals, then layers and copies in order.
+
+    ``parameters`` are what it needs of its caller: the state, inputs, outputs and the arena, in this order.
+    """
+
+    locals: tuple[CLocal, ...]
+    steps: tuple[CLayer | CCopy, ...]
+    parameters: tuple[CArg, ...]
+
+    @property
+    def uses_arena(self) -> bool:
+        return any(a.base == "arena" for a in self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class CInit:
+    """One part of the state that ``reset`` sets."""
+
+    function: str
+    params: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class CVectors:
+    """Test vectors: integers in and out, one entry a vector, one tuple a port."""
+
+    steps: tuple[int, ...]
+    inputs: tuple[CTable, ...]
+    outputs: tuple[CTable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CProgram:
+    """A whole model."""
+
+    name: str
+    macro: str
+    generator: str
+    hash: str
+    options: tuple[tuple[str, str], ...]
+    target: str
+    is_sequence: bool
+    is_backward: bool
+    step_absent: str  # why a sequence model has no step function; "" where it has one
+    per_step_output: bool
+    inputs: tuple[CPort, ...]
+    outputs: tuple[CPort, ...]
+    arena_bytes: int
+    arena_with_input_bytes: int
+    arena_align: int
+    state_bytes: int
+    state_offset: int  # of the state inside the arena of run_sequence
+    counter_offset: int | None
+    arena_map: tuple[CLocal, ...]
+    tables: tuple[CTable, ...]
+    layers: tuple[CLayer, ...]
+    main: CBody | None
+    step: CBody | None
+    tail: CBody | None
+    resets: tuple[CInit, ...]
+    sources: tuple[tuple[str, str], ...]  # file name and its text without includes of other parts
+    blocks: tuple[tuple[str, str], ...]  # function and rendered text
+    macs: int
+    weight_bytes: int
+    vectors: CVectors

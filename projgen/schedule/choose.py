@@ -1,0 +1,46 @@
+"""Which kernel realises a node: the records that fit the target, ranked by what is to be favoured."""
+
+from __future__ import annotations
+
+from projgen import kernels
+from projgen.errors import UnsupportedError
+from projgen.ir.graph import Graph, Node
+from projgen.kernels.record import KernelChoice
+from projgen.options import Kernels, Optimise
+from projgen.targets import Target
+
+
+def candidates(graph: Graph, node: Node, target: Target, allowed: Kernels) -> list[KernelChoice]:
+    """Every kernel that fits the node and the target, in the registry's order.
+
+    Raises:
+        UnsupportedError: there is none.
+    """
+    records = [
+        k for k in kernels.registry() if k.op == node.op and k.isa <= target.isa and (allowed == "fast" or not k.isa)
+    ]
+    choices = [c for k in records if (c := k.apply(graph, node, target)) is not None]
+    if not choices:
+        types = ", ".join(f"{role} {value.type}" for role, value in graph.activations(node))
+        raise UnsupportedError(
+            f"no kernel for {node.op} {node.source or node.name!r} with {types} on {target.name}",
+            f"kernels for {node.op}: {', '.join(k.name for k in records) or 'none'}",
+            "the model",
+        )
+    return choices
+
+
+def table_bytes(choice: KernelChoice) -> int:
+    return sum(t.data.nbytes for t in choice.tables)
+
+
+def rank(choice: KernelChoice, optimise: Optimise) -> tuple[float, ...]:
+    """What makes a choice better (smaller): instructions, or flash first: constants, then emitted code."""
+    if optimise == "flash":
+        return (table_bytes(choice), len(choice.blocks), choice.instructions)
+    return (choice.instructions, choice.scratch_bytes, table_bytes(choice))
+
+
+def choose(graph: Graph, node: Node, target: Target, allowed: Kernels, optimise: Optimise) -> KernelChoice:
+    """The best kernel of a node; the first of equals."""
+    return min(candidates(graph, node, target, allowed), key=lambda c: rank(c, optimise))

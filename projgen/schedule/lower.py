@@ -1,0 +1,271 @@
+"""Lowering: a quantised graph becomes segments, with a kernel for every node and a home for every value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from projgen.errors import UnsupportedError
+from projgen.ir.attrs import Gru, Lstm, MeanTime, Reshape, Select, Slice, Transpose
+from projgen.ir.graph import Graph, Node
+from projgen.ir.types import TIME, TensorType
+from projgen.kernels.record import KernelChoice
+from projgen.options import CompileOptions
+from projgen.schedule import stream
+from projgen.schedule.choose import choose
+from projgen.schedule.records import Call, Kind, Lowered, Phase, Segment, View
+from projgen.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What a search over schedules may change: kernels by node name, and the chains to stream by first node."""
+
+    kernels: Mapping[str, KernelChoice] = field(default_factory=dict)
+    streamed: frozenset[str] = frozenset()
+
+
+def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Overrides | None = None) -> Lowered:
+    """The segments of a quantised graph on a target.
+
+    Args:
+        overrides: kernels and streamed chains that override the choice by ``options``.
+
+    Raises:
+        UnsupportedError: a node has no kernel, or the graph mixes what can't run in one pass over time.
+    """
+    _check_time(graph)
+    overrides = overrides or Overrides()
+    late = _late(graph)
+    one_row = _one_row(graph)
+    views = _views(graph, one_row)
+    executed = [n for n in graph.nodes if views[n.output].root == n.output]
+    calls = {
+        n.name: Call(n, overrides.kernels.get(n.name) or choose(graph, n, target, options.kernels, options.optimise))
+        for n in executed
+    }
+    direct = _direct(graph, views, one_row)
+    found = stream.chains(graph, list(calls.values()))
+    starts = {c[0].node.name: c for c in found if c[0].node.name in overrides.streamed}
+    missing = overrides.streamed - set(starts)
+    if missing:
+        raise ValueError(f"no chain to stream starts at {', '.join(sorted(missing))}")
+    inside = {c.node.name for chain in starts.values() for c in chain[1:]}
+    drafts: list[Segment] = []
+    for node in executed:
+        if node.name in inside:
+            continue
+        if node.name in starts:
+            drafts.append(_rows(graph, starts[node.name], views, direct, late))
+        else:
+            drafts.extend(_segments(graph, calls[node.name], one_row, late))
+    drafts.extend(_copies(graph, views, direct, late))
+    order = {Phase.MAIN: 0, Phase.STEP: 0, Phase.TAIL: 1}
+    drafts.sort(key=lambda s: order[s.phase])  # stable: nodes keep their order within a phase
+    segments = tuple(replace(s, index=i) for i, s in enumerate(drafts))
+    return Lowered(graph, target, segments, views, direct, one_row)
+
+
+def _check_time(graph: Graph) -> None:
+    """Refuses what one pass over the steps can't compute."""
+    if not graph.has_time:
+        return
+    over_time = {graph.type(p.value).has_time for p in graph.outputs}
+    if len(over_time) > 1:
+        raise UnsupportedError("some outputs have a time axis and others have none", "outputs of one kind", "the model")
+    late = _late(graph)
+    directions = set()
+    for node in graph.nodes:
+        where = node.source or node.name
+        stepped = graph.type(node.output).has_time
+        for role, value in graph.activations(node):
+            if stepped and value.name in late:
+                raise UnsupportedError(
+                    f"{role} of {where!r} is known only after the last step, but the layer runs at every step",
+                    "one pass over time",
+                    "the model",
+                )
+        if isinstance(node.attrs, Lstm | Gru) and stepped:
+            directions.add(node.attrs.reverse)
+    if len(directions) > 1:
+        raise UnsupportedError(
+            "recurrent layers run forwards and backwards over a sequence of any length",
+            "one direction, or a fixed number of steps",
+            "the model",
+        )
+    if True in directions and any(_takes_last_step(graph, n) for n in graph.nodes):
+        raise UnsupportedError(
+            "the last time step is selected in a model that runs backwards over time",
+            "a mean over time, an output at every step, or a fixed number of steps",
+            "the model",
+        )
+
+
+def _takes_last_step(graph: Graph, node: Node) -> bool:
+    return isinstance(node.attrs, Select) and node.attrs.axis == 0 and graph.arg(node, "x").type.has_time
+
+
+def _late(graph: Graph) -> frozenset[str]:
+    """Values without a time axis that depend on one: they exist after the last step."""
+    timed = {p.value for p in graph.inputs if graph.type(p.value).has_time}
+    for node in graph.nodes:
+        if any(v in timed for v in node.inputs.values()):
+            timed.add(node.output)
+    return frozenset(v for v in timed if not graph.type(v).has_time)
+
+
+def _phase(graph: Graph, value: str, late: frozenset[str]) -> Phase:
+    """When a value is computed; what needs no time axis at all is computed anew at every step."""
+    if not graph.has_time:
+        return Phase.MAIN
+    return Phase.TAIL if value in late else Phase.STEP
+
+
+def _views(graph: Graph, one_row: frozenset[str]) -> dict[str, View]:
+    """Where each activation's bytes are: its own buffer, or inside another value's."""
+    views = {p.value: View(p.value) for p in graph.inputs}
+    for node in graph.nodes:
+        offset = _view_offset(graph, node, one_row)
+        if offset is None:
+            views[node.output] = View(node.output)
+        else:
+            source = views[node.inputs["x"]]
+            views[node.output] = View(source.root, source.offset + offset)
+    return views
+
+
+def _view_offset(graph: Graph, node: Node, one_row: frozenset[str]) -> int | None:
+    """Bytes from the input's first byte to the output's where the output needs no copy, else None."""
+    attrs = node.attrs
+    if isinstance(attrs, Reshape):
+        return 0
+    if not isinstance(attrs, Slice | Select | Transpose):
+        return None
+    x = graph.arg(node, "x").type
+    if isinstance(attrs, Transpose):
+        moved = [a for a in attrs.perm if x.shape[a] != 1]
+        return 0 if moved == sorted(moved) else None
+    if isinstance(attrs, Select):
+        if x.shape[attrs.axis] == TIME or node.inputs["x"] in one_row:
+            return 0  # the last step's row is what is there after the last step
+        index = attrs.index % int(x.shape[attrs.axis])
+        return _contiguous(x, attrs.axis, index)
+    if attrs.step != 1 and attrs.stop - attrs.start > 1:
+        return None
+    return _contiguous(x, attrs.axis, attrs.start)
+
+
+def _contiguous(x: TensorType, axis: int, start: int) -> int | None:
+    """Offset of a range of ``axis`` where only axes of size 1 lie outside it (the time axis aside)."""
+    axis -= int(x.has_time)
+    shape = x.step_shape
+    if math.prod(shape[:axis]) != 1:
+        return None
+    return start * math.prod(shape[axis + 1 :]) * x.dtype.bytes
+
+
+def _direct(graph: Graph, views: Mapping[str, View], one_row: frozenset[str]) -> dict[str, int]:
+    """Buffers that are written straight to the caller's output: the output's bytes are the whole buffer."""
+    direct: dict[str, int] = {}
+    for i, port in enumerate(graph.outputs):
+        view = views[port.value]
+        root = graph.type(view.root)
+        kept = root.nbytes // int(root.shape[0]) if view.root in one_row else root.nbytes
+        is_whole = view.offset == 0 and kept == graph.type(port.value).nbytes
+        if is_whole and not graph.is_input(view.root) and view.root not in direct:
+            direct[view.root] = i
+    return direct
+
+
+def _copies(graph: Graph, views: Mapping[str, View], direct: Mapping[str, int], late: frozenset[str]) -> list[Segment]:
+    """Segments for the outputs whose bytes lie elsewhere."""
+    copies: list[Segment] = []
+    for i, port in enumerate(graph.outputs):
+        if direct.get(views[port.value].root) == i:
+            continue
+        phase = _phase(graph, port.value, late)
+        copies.append(Segment(-1, f"copy{i}", Kind.COPY, phase, (), (port.value,), ""))
+    return copies
+
+
+def _segments(graph: Graph, call: Call, one_row: frozenset[str], late: frozenset[str]) -> list[Segment]:
+    """The segment(s) of one node outside a streamed chain."""
+    node = call.node
+    inputs = tuple(value.name for _, value in graph.activations(node))
+    in_place = frozenset(node.inputs[role] for role in call.choice.in_place)
+    phase = _phase(graph, node.output, late)
+    if isinstance(node.attrs, MeanTime):
+        return [
+            Segment(-1, node.name, Kind.ACCUMULATE, Phase.STEP, (call,), inputs, ""),
+            Segment(-1, f"{node.name}:finish", Kind.FINISH, Phase.TAIL, (call,), (), node.output),
+        ]
+    x = graph.arg(node, "x").type if "x" in node.inputs else None
+    if isinstance(node.attrs, Lstm | Gru) and x is not None and not x.has_time:
+        last_only = node.output in one_row
+        return [
+            Segment(
+                -1,
+                node.name,
+                Kind.LOOP,
+                phase,
+                (call,),
+                inputs,
+                node.output,
+                last_only=last_only,
+                repeats=int(x.shape[0]),
+            )
+        ]
+    return [Segment(-1, node.name, Kind.CALL, phase, (call,), inputs, node.output, in_place)]
+
+
+def _one_row(graph: Graph) -> frozenset[str]:
+    """Outputs of loops of which only the row computed last is read: they need one row of memory."""
+    return frozenset(n.output for n in graph.nodes if _keeps_one_row(graph, n))
+
+
+def _keeps_one_row(graph: Graph, node: Node) -> bool:
+    attrs = node.attrs
+    if not isinstance(attrs, Lstm | Gru) or graph.type(node.output).has_time or graph.is_output(node.output):
+        return False
+    rows = int(graph.type(node.output).shape[0])
+    final = 0 if attrs.reverse else rows - 1
+    readers = graph.readers(node.output)
+    return bool(readers) and all(
+        isinstance(r.attrs, Select) and r.attrs.axis == 0 and r.attrs.index % rows == final for r in readers
+    )
+
+
+def _rows(
+    graph: Graph,
+    chain: Sequence[Call],
+    views: Mapping[str, View],
+    direct: Mapping[str, int],
+    late: frozenset[str],
+) -> Segment:
+    """One streamed segment; it writes over its input where that is safe and the input dies here."""
+    nodes = [c.node for c in chain]
+    source, output = nodes[0].inputs["x"], nodes[-1].output
+    root = views[source].root
+    out_height = int(graph.type(output).shape[0])
+    copied = stream.rings(graph, nodes, copy_input=True)
+    held = sum(v.root == root for v in views.values()) == 1
+    in_place = (
+        held
+        and not graph.is_input(root)
+        and root not in direct
+        and output not in direct
+        and len(graph.readers(source)) == 1
+        and stream.overlay_is_safe(copied, out_height, stream.row_bytes(graph, output))
+    )
+    return Segment(
+        -1,
+        "_".join(n.name for n in nodes),
+        Kind.ROWS,
+        _phase(graph, output, late),
+        tuple(chain),
+        (source,),
+        output,
+        frozenset({source}) if in_place else frozenset(),
+        copied if in_place else stream.rings(graph, nodes, copy_input=False),
+    )

@@ -1,0 +1,281 @@
+"""The scheduled stage: segments in execution order, and where every byte lives.
+
+A segment is what the emitted run function calls once: one kernel over whole values, the loop of a recurrent layer
+over a static number of rows, or a chain of convolutions streamed row by row over ring buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, Literal
+
+from projgen.ir.attrs import Gru, Lstm
+from projgen.ir.graph import Graph, Node
+from projgen.kernels.record import KernelChoice
+from projgen.targets import Target
+
+ALIGN: Final = 16  # of every buffer in the arena and every part of the state, in bytes
+
+
+class Phase(StrEnum):
+    """When a segment runs: once (static graphs), at every time step, or after the last step."""
+
+    MAIN = "main"
+    STEP = "step"
+    TAIL = "tail"
+
+
+class Kind(StrEnum):
+    """How a segment runs its nodes."""
+
+    CALL = "call"  # one kernel call
+    LOOP = "loop"  # a recurrent kernel over the rows of a static sequence, its state in scratch
+    ROWS = "rows"  # a chain streamed row by row
+    ACCUMULATE = "accumulate"  # a mean over time takes one step into its state
+    FINISH = "finish"  # ... and divides after the last
+    COPY = "copy"  # bytes that already exist go to an output
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One node and the kernel that realises it."""
+
+    node: Node
+    choice: KernelChoice
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """The rows of a value that a stage of a streamed segment can still see.
+
+    Row r of the map lies in slot ``r % depth`` at ``slot * stride`` bytes. Rows outside the map are the pad row, one
+    row of ``pad_value``. With ``depth`` 0 the stage reads the rows of the whole map where it lies; nothing is copied.
+
+    Attributes:
+        value: the map the rows belong to.
+        height: rows of that map; ``row_bytes`` each.
+        kernel, step, dilation: window rows, rows from one output row to the next, rows between taps.
+        pad_top, pad_bottom: rows of padding the stage reads above and below the map.
+        lag: output rows that the stage stays behind its producer's newest row.
+    """
+
+    value: str
+    height: int
+    row_bytes: int
+    depth: int
+    stride: int
+    kernel: int
+    step: int
+    dilation: int
+    pad_top: int
+    pad_bottom: int
+    pad_value: int
+    lag: int
+
+    @property
+    def span(self) -> int:
+        """Rows from the first tap of a window to its last, both included."""
+        return (self.kernel - 1) * self.dilation + 1
+
+    @property
+    def padded(self) -> bool:
+        return self.pad_top > 0 or self.pad_bottom > 0
+
+    @property
+    def ring_bytes(self) -> int:
+        return self.depth * self.stride
+
+    @property
+    def pad_bytes(self) -> int:
+        return self.row_bytes if self.padded else 0
+
+    def needed(self, row: int) -> int:
+        """Rows of the map that must exist before output row ``row`` can be computed."""
+        return max(0, min(self.height, row * self.step - self.pad_top + self.span))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """One entry of the schedule.
+
+    ``inputs`` are the activations read (each once, in the kernel's order), ``output`` the value written ("" for an
+    accumulation). ``rings`` has one entry per call of a streamed segment. ``in_place`` names the inputs whose
+    buffer the output may take over. ``last_only``: a loop that keeps one row of its output, the last computed;
+    ``repeats``: its rows.
+    """
+
+    index: int
+    name: str
+    kind: Kind
+    phase: Phase
+    calls: tuple[Call, ...]
+    inputs: tuple[str, ...]
+    output: str
+    in_place: frozenset[str] = field(default_factory=frozenset)
+    rings: tuple[Ring, ...] = ()
+    last_only: bool = False
+    repeats: int = 1
+
+    @property
+    def loop_state_bytes(self) -> int:
+        """Start of the scratch that holds the state of a loop, rounded up to ``ALIGN``."""
+        return -(-self.calls[0].choice.state_bytes // ALIGN) * ALIGN if self.kind is Kind.LOOP else 0
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Scratch of the kernels; calls of one segment run one after the other and share it."""
+        return self.loop_state_bytes + max((c.choice.scratch_bytes for c in self.calls), default=0)
+
+    @property
+    def instructions(self) -> float:
+        """Predicted for one run of the segment (one step in the step phase)."""
+        return self.repeats * sum(c.choice.instructions for c in self.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A value that is ``offset`` bytes into another value's buffer."""
+
+    root: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lowered:
+    """Segments before memory is planned.
+
+    ``views`` maps every activation to the buffer that holds its bytes (itself, for a buffer's owner); ``direct`` maps
+    buffers written straight to the caller's memory to their output port; ``one_row`` holds the outputs of loops that
+    keep only the row computed last.
+    """
+
+    graph: Graph
+    target: Target
+    segments: tuple[Segment, ...]
+    views: Mapping[str, View]
+    direct: Mapping[str, int]
+    one_row: frozenset[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", MappingProxyType(dict(self.views)))
+        object.__setattr__(self, "direct", MappingProxyType(dict(self.direct)))
+
+    @property
+    def is_sequence(self) -> bool:
+        return self.graph.has_time
+
+    @property
+    def is_backward(self) -> bool:
+        """Whether the steps run from the last to the first."""
+        nodes = [c.node for s in self.segments if s.phase is Phase.STEP for c in s.calls]
+        return any(isinstance(n.attrs, Lstm | Gru) and n.attrs.reverse for n in nodes)
+
+    def bytes(self, root: str) -> int:
+        """Bytes of a value's own buffer: the whole map, one step, or the one row that a loop keeps."""
+        t = self.graph.type(root)
+        return t.nbytes // int(t.shape[0]) if root in self.one_row else t.nbytes
+
+    def input_port(self, root: str) -> int | None:
+        """Number of the graph input that ``root`` is, or None."""
+        return next((i for i, p in enumerate(self.graph.inputs) if p.value == root), None)
+
+
+Role = Literal["value", "input", "scratch", "ring", "pad", "state"]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A region of the arena, and the segments (inclusive) over which its bytes must stay untouched."""
+
+    name: str
+    role: Role
+    bytes: int
+    first: int
+    last: int
+    offset: int = -1
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaPlan:
+    """Where everything lies.
+
+    Attributes:
+        buffers: regions inside ``arena_bytes``.
+        inputs: where each graph input may lie in an arena of ``with_input_bytes``; the run may then overwrite it.
+        overlays: (new, old) pairs of buffers that may share bytes: ``new`` is written in place over ``old``.
+        lower_bound: most bytes live at once; no plan of these segments can be smaller.
+        state_offsets: part of each recurrent node in the state, by node name.
+        counter_offset: where the state counts steps (int32) for a mean over time; None where nothing needs it.
+    """
+
+    buffers: tuple[Buffer, ...]
+    inputs: tuple[Buffer, ...]
+    overlays: frozenset[tuple[str, str]]
+    arena_bytes: int
+    with_input_bytes: int
+    lower_bound: int
+    state_offsets: Mapping[str, int]
+    counter_offset: int | None
+    state_bytes: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state_offsets", MappingProxyType(dict(self.state_offsets)))
+
+    def __getitem__(self, name: str) -> Buffer:
+        return next(b for b in self.buffers if b.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value's first byte is: in the arena, in the caller's input, or in the caller's output."""
+
+    base: Literal["arena", "input", "output"]
+    index: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """The scheduled stage: what runs when, and where its bytes are."""
+
+    lowered: Lowered
+    plan: ArenaPlan
+
+    @property
+    def graph(self) -> Graph:
+        return self.lowered.graph
+
+    @property
+    def target(self) -> Target:
+        return self.lowered.target
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return self.lowered.segments
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all emitted constant tables."""
+        return sum(t.data.nbytes for s in self.segments for c in s.calls for t in c.choice.tables)
+
+    @property
+    def instructions(self) -> float:
+        """Predicted for one run, or one step and the tail of a sequence model."""
+        return sum(s.instructions for s in self.segments)
+
+    def place(self, value: str) -> Place:
+        """Where the bytes of an activation are."""
+        view = self.lowered.views[value]
+        port = self.lowered.input_port(view.root)
+        if port is not None:
+            return Place("input", port, view.offset)
+        if view.root in self.lowered.direct:
+            return Place("output", self.lowered.direct[view.root], view.offset)
+        return Place("arena", 0, self.plan[view.root].offset + view.offset)
