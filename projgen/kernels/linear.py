@@ -11,10 +11,11 @@ from projgen.ir.numerics import MatrixNumerics, Requant
 from projgen.ir.types import DType, TensorType
 from projgen.kernels.costs import loop, matrix
 from projgen.kernels.layouts import plain, table
-from projgen.kernels.packed import LIMIT, NATURAL, WIDENED, PairStream, largest_accumulator
+from projgen.kernels.packed import LIMIT, NATURAL, WIDENED, PairStream, VectorStream, largest_accumulator
 from projgen.kernels.record import Block, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
+UNROLLED_CHUNKS = 8  # vectors of inputs up to which the MVE kernel is straight-line code
 SUFFIX = {DType.INT8: "s8", DType.INT16: "s16"}
 
 
@@ -148,7 +149,62 @@ def _dsp(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     )
 
 
+def _mve(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
+    requant = matrix_numerics(node).requant
+    wide_x, wide_y = x.dtype is DType.INT16, y.dtype is DType.INT16
+    if wide_y and requant.zero_point != 0:
+        return None
+    outputs, inputs = graph.data(node, "w").shape
+    layout = VectorStream(outputs, inputs, 8 if wide_x else 16)
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    tail, partial = inputs % layout.lanes, outputs % 8 != 0
+    unrolled = layout.chunks <= UNROLLED_CHUNKS
+    clamped = (requant.low, requant.high) != (y.dtype.low, y.dtype.high)
+    function = f"pg_linear_mve_{SUFFIX[x.dtype]}_{SUFFIX[y.dtype]}_k{inputs}"
+    function += ("_partial" if partial else "") + (f"_shift{requant.shift}" if requant.shift else "")
+    function += "_clamped" if clamped else ""
+    around = 15 + (0 if unrolled else 5) + (2 if partial else 0) + (5 if clamped else 0)
+    per_block = 17 * layout.chunks + (2 if tail else 0) + around + (0 if unrolled else layout.chunks // 4)
+    rows = rows_of(x)
+    return KernelChoice(
+        kernel="linear_mve",
+        function=function,
+        struct="pg_linear_mve_params",
+        fields={
+            "stream": TableRef("stream"),
+            "rows": rows,
+            "inputs": inputs,
+            "outputs": outputs,
+            "zero_point": requant.zero_point,
+            "low": requant.low,
+            "high": requant.high,
+        },
+        tables=(table("stream", layout, constants, "bias, rows of weights and multipliers in reading order"),),
+        sources=("pg_linear_mve.h",),
+        blocks=(
+            Block(
+                "linear_mve.h.j2",
+                function,
+                (
+                    ("function", function),
+                    ("wide_x", int(wide_x)),
+                    ("wide_y", int(wide_y)),
+                    ("chunks", layout.chunks),
+                    ("tail", tail),
+                    ("unrolled", int(unrolled)),
+                    ("partial", int(partial)),
+                    ("shift", requant.shift),
+                    ("clamped", int(clamped)),
+                ),
+            ),
+        ),
+        instructions=rows * (-(-outputs // 8) * per_block + loop(target, 1, 30.0)) + 15.0,
+    )
+
+
 KERNELS = (
     KernelDef("linear_portable", "linear", frozenset(), _portable),
     KernelDef("linear_dsp", "linear", frozenset({"dsp"}), _dsp),
+    KernelDef("linear_mve", "linear", frozenset({"mve"}), _mve),
 )

@@ -1,4 +1,4 @@
-"""Packed weight pairs, for cores that multiply two int16 pairs at once: one halfword 256 a + b serves two outputs."""
+"""Streams of constants in the order that the fully connected kernels for DSP and MVE cores read them."""
 
 from __future__ import annotations
 
@@ -87,4 +87,43 @@ class PairStream:
             "w": np.concatenate(w)[: self.outputs, : self.inputs].astype(np.int8),
             "b": np.concatenate(b)[: self.outputs],
             "m": np.concatenate(m)[: self.outputs],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class VectorStream:
+    """Fully connected w (N, K), b, m as words, eight outputs at a time, for vectors of ``lanes`` inputs.
+
+    Per eight outputs: b0..b7; per vector of inputs eight rows of ``lanes`` weights; m of rows 0, 2, 4, 6, 1, 3, 5, 7.
+    Rows and inputs beyond the matrix hold 0.
+    """
+
+    outputs: int
+    inputs: int
+    lanes: int
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.inputs // self.lanes)
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        blocks, width = -(-self.outputs // 8), self.chunks * self.lanes
+        weights = np.zeros((8 * blocks, width), np.int8)
+        weights[: self.outputs, : self.inputs] = constants["w"]
+        b, m = (np.zeros(8 * blocks, np.int32) for _ in range(2))
+        b[: self.outputs], m[: self.outputs] = constants["b"], constants["m"]
+        rows = weights.reshape(blocks, 8, self.chunks, self.lanes).transpose(0, 2, 1, 3)
+        words = np.ascontiguousarray(rows).reshape(blocks, -1).view("<u4").astype(np.uint32)
+        pairs = m.reshape(blocks, 4, 2).transpose(0, 2, 1).reshape(blocks, 8)
+        return np.concatenate([b.reshape(blocks, 8).view(np.uint32), words, pairs.view(np.uint32)], axis=1).reshape(-1)
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        blocks = table.astype(np.uint32).reshape(-(-self.outputs // 8), -1)
+        rows = np.ascontiguousarray(blocks[:, 8:-8]).astype("<u4").view(np.int8)
+        w = rows.reshape(len(blocks), self.chunks, 8, self.lanes).transpose(0, 2, 1, 3).reshape(8 * len(blocks), -1)
+        m = blocks[:, -8:].reshape(-1, 2, 4).transpose(0, 2, 1).reshape(-1)
+        return {
+            "w": np.ascontiguousarray(w[: self.outputs, : self.inputs]),
+            "b": blocks[:, :8].reshape(-1).view(np.int32)[: self.outputs],
+            "m": np.ascontiguousarray(m).view(np.int32)[: self.outputs],
         }
