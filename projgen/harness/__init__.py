@@ -1,0 +1,1 @@
+"""Building, running and measuring emitted C on this machine and on emulated cores."""

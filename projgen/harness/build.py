@@ -221,7 +221,7 @@ def run_link(command: Sequence[str], target: Target) -> None:
     if "libclang_rt" in done.stderr:
         raise ToolMissingError(
             "clang's sanitizer libraries are missing",
-            f"for example after: {install_command(['libclang_rt'])}",
+            f"for example after: {install_command(['clang'])}",
             "the installed packages, or choose gcc",
         )
     if done.returncode != 0:

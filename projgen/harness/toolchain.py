@@ -15,8 +15,7 @@ from projgen.targets import Target
 # Debian packages that hold each program.
 PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "gcc": ("gcc", "libc6-dev"),
-    "clang": ("clang",),
-    "libclang_rt": ("libclang-rt-14-dev",),
+    "clang": ("clang", "libclang-rt-14-dev"),
     "arm-none-eabi-gcc": ("gcc-arm-none-eabi", "libnewlib-arm-none-eabi"),
     "arm-none-eabi-objdump": ("binutils-arm-none-eabi",),
     "arm-linux-gnueabihf-gcc": ("gcc-arm-linux-gnueabihf",),

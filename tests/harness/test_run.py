@@ -9,12 +9,13 @@ import pytest
 
 from projgen.errors import FitError, InputError
 from projgen.harness.build import build_image
+from projgen.harness.counting import count_image
 from projgen.harness.records import Record
 from projgen.harness.run import execute, run_image
 from projgen.harness.toolchain import HarnessError
 from projgen.targets import list_targets, load_target
 
-from .conftest import Mutate, leak_reference, pair_reference, pair_weights
+from .conftest import FIXTURES, Mutate, leak_reference, pair_reference, pair_weights
 
 RANDOM = np.random.default_rng(3)
 INPUTS = [RANDOM.integers(-128, 128, 8).astype(np.int8) for _ in range(20)]
@@ -52,6 +53,24 @@ def test_optimisation_levels_and_lto(optimise, pair, leak, tmp_path) -> None:
     check_all(build_image([pair, leak], load_target("cortex-m4"), tmp_path / "plain", optimise=optimise))
     lto = build_image([pair, leak], load_target("cortex-m4"), tmp_path / "lto", optimise=optimise, lto=True)
     check_all(lto)
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("target", ["host", "cortex-m0", "cortex-m55", "cortex-a53"])
+def test_several_inputs_and_outputs_of_int16(target, tmp_path) -> None:
+    a, b = np.array([32000, -5, -32768], np.int16), np.array([32000, 7, -1, 0, 1234], np.int16)
+    image = build_image([FIXTURES / "join"], load_target(target), tmp_path)
+    records = [Record((a, b)), Record((b[:3], b))]
+    first, second = execute(image, records)
+    assert [x.tolist() for x in first.outputs] == [[32767, 2, -32768], [1234]]
+    assert [x.tolist() for x in second.outputs] == [[32767, 14, -2], [1234]]
+    assert run_image(image, records)[0].tolist() == [32767, 2, -32768, 1234]
+    counts = count_image(image, records)
+    assert counts is not None
+    assert counts.layers[0][0] > 3
+    assert counts.layers[0][1] == 0  # emits no code
+    with pytest.raises(InputError, match="one input, no time axis"):
+        run_image(image, [Record((a, b), input_in_arena=True)])
 
 
 GUARDS = {
