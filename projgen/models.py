@@ -63,7 +63,9 @@ def load_module(spec: str | Path) -> nn.Module:
 
     text = str(spec)
     if text.endswith(".pt2"):
-        raise InputError(f"{text}: the layers of a .pt2 file are no modules any more", ".onnx or module:attribute", "MODEL")
+        raise InputError(
+            f"{text}: the layers of a .pt2 file are no modules any more", ".onnx or module:attribute", "MODEL"
+        )
     if ":" in text and not Path(text).exists():
         found = resolve_attribute(text, "MODEL")
         if not isinstance(found, nn.Module) and callable(found):

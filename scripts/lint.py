@@ -18,7 +18,11 @@ def main() -> int:
         ["clang-format", "--dry-run", "--Werror", *c_files],
     ]
     for command in commands:
-        print("lint:", " ".join(Path(command[0]).name if i == 0 else part for i, part in enumerate(command[:4])), flush=True)
+        print(
+            "lint:",
+            " ".join(Path(command[0]).name if i == 0 else part for i, part in enumerate(command[:4])),
+            flush=True,
+        )
         code = subprocess.run(command, cwd=ROOT, check=False).returncode
         if code:
             return code

@@ -25,6 +25,8 @@ def run(argv: list[str]) -> int:
         return error.exit_code
     except Exception as error:  # the boundary: anything unexpected is our bug, and says so
         traceback.print_exc()
-        print(f"projgen: internal error ({type(error).__name__}); please report it with the lines above", file=sys.stderr)
+        print(
+            f"projgen: internal error ({type(error).__name__}); please report it with the lines above", file=sys.stderr
+        )
         return 1
     return 0

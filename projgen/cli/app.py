@@ -27,7 +27,6 @@ from projgen.cli.options import (
 from projgen.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import nn
 
 app = typer.Typer(
@@ -49,7 +48,7 @@ def analyze(model: ModelArg, data: DataOpt, verbosity: VerbosityOpt = Verbosity.
 
     from projgen.data import load_data
     from projgen.models import load_module
-    from projgen.projection import analyze as run
+    from projgen.projection.analyze import analyze as run
 
     Console().print(run(load_module(model), load_data(data), verbosity=verbosity.value))
 
@@ -100,7 +99,9 @@ def compile_command(
     method: MethodOpt = Method.OUTPUT,
     layers: LayersOpt = None,
     name: Annotated[str, typer.Option("--name", help="prefix of the files and C names")] = "model",
-    kernels: Annotated[Kernels, typer.Option("--kernels", help="fast where proven equal, or portable C only")] = Kernels.FAST,
+    kernels: Annotated[
+        Kernels, typer.Option("--kernels", help="fast where proven equal, or portable C only")
+    ] = Kernels.FAST,
     optimise: Annotated[Optimise, typer.Option("--optimise", help="what to favour")] = Optimise.SPEED,
     verbosity: VerbosityOpt = Verbosity.SUMMARY,
 ) -> None:
@@ -140,7 +141,7 @@ def _project(
     layers: str | None,
     verbosity: Verbosity,
 ) -> nn.Module:
-    from projgen.projection import compress as run
+    from projgen.projection.compress import compress as run
 
     projected, _ = run(
         model,
@@ -179,7 +180,9 @@ def run_command(
 def bench(
     folder: FolderArg,
     target: Annotated[list[str] | None, typer.Option("--target", "-t", help="may be given several times")] = None,
-    inputs: Annotated[Path | None, typer.Option("--inputs", help="x.npz or x.npy; default: the compiled test vectors")] = None,
+    inputs: Annotated[
+        Path | None, typer.Option("--inputs", help="x.npz or x.npy; default: the compiled test vectors")
+    ] = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="y.npy, class numbers: adds accuracy")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
 ) -> None:
@@ -192,13 +195,14 @@ def bench(
     if labels is not None and inputs is None:
         raise InputError("--labels without --inputs", "the inputs that the labels belong to", "--inputs")
     figures = []
-    for name in target or [None]:
+    names: list[str | None] = [*target] if target else [None]
+    for name in names:
         artifact = Artifact.open(folder, target=name)
         artifact.build()
         data = load_data(inputs) if inputs is not None else None
         measurement = artifact.measure(data, labels=None if labels is None else load_labels(labels))
         print_measurement(measurement)
-        figures.append(measurement.to_json())
+        figures.append(json.loads(measurement.to_json()))
     if json_out is not None:
         _write_text(json_out, json.dumps(figures, indent=1) + "\n")
 

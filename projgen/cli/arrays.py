@@ -28,10 +28,12 @@ def load_labels(path: Path) -> npt.NDArray[np.int64]:
     try:
         labels = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} can't be read: {error}", "a .npy file of class numbers, no pickle", "--labels") from error
+        raise InputError(
+            f"{path} can't be read: {error}", "a .npy file of class numbers, no pickle", "--labels"
+        ) from error
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path} holds {labels.dtype} of shape {labels.shape}", "integers of shape (N,)", "--labels")
-    return labels.astype(np.int64)
+    return np.asarray(labels, np.int64)
 
 
 def save_outputs(path: Path, artifact: Artifact, data: Batches) -> None:

@@ -68,7 +68,9 @@ def parse_ranks(text: str | None) -> Ranks | None:
         elif equals and layer and len(parts) in (1, 2) and all(p.isdigit() and int(p) > 0 for p in parts):
             ranks[layer] = int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
         else:
-            raise InputError(f"rank entry {entry!r} is not understood", "LAYER=R, LAYER=R_IN:R_OUT or LAYER=none", "--ranks")
+            raise InputError(
+                f"rank entry {entry!r} is not understood", "LAYER=R, LAYER=R_IN:R_OUT or LAYER=none", "--ranks"
+            )
     return ranks
 
 

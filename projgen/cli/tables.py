@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from projgen.harness.doctor import ToolStatus
+from projgen.harness.doctor import ToolStatus, install_missing
 from projgen.harness.measurement import Measurement
 from projgen.report.terminal import cell
 from projgen.targets import Target
@@ -31,21 +31,20 @@ def print_targets(targets: Sequence[Target]) -> None:
     Console().print(table)
 
 
-def print_doctor(tools: Sequence[ToolStatus]) -> int:
+def print_doctor(tools: tuple[ToolStatus, ...]) -> int:
     """What is here and what is missing; returns the exit code (4 if anything is missing)."""
     table = Table(title="Tools")
-    for heading in ("tool", "version", "needed for"):
-        table.add_column(heading)
+    for heading in ("tool", "version", "what for", "targets"):
+        table.add_column(heading, no_wrap=heading == "tool")
     for tool in tools:
-        table.add_row(tool.name, tool.version or "[red]missing[/red]", ", ".join(tool.targets))
+        table.add_row(tool.tool, tool.version or "[red]missing[/red]", tool.purpose, ", ".join(tool.targets) or "-")
     console = Console()
     console.print(table)
-    missing = [tool for tool in tools if tool.version is None]
-    if not missing:
+    command = install_missing(tools)
+    if command is None:
         console.print("Everything is here.")
         return 0
-    packages = sorted({package for tool in missing for package in tool.packages})
-    console.print(f"Install what is missing: apt-get install {' '.join(packages)}", highlight=False, soft_wrap=True)
+    console.print(f"Install what is missing: {command}", highlight=False, soft_wrap=True)
     return 4
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from projgen.harness.measurement import Measurement
 from projgen.report.records import ArenaBuffer, Level
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.hashsalt": "projgen",
     "svg.fonttype": "none",
     "font.family": "sans-serif",

@@ -80,7 +80,7 @@ def write_folder_report(folder: Path) -> Path:
         raise InputError(f"{folder} holds no compiled model", "a folder written by `projgen compile`", "DIR")
     manifest = json.loads(manifests[0].read_text())
     measured = folder / "build" / "measurement.json"
-    measurements = (Measurement.from_json(json.loads(measured.read_text())),) if measured.is_file() else ()
+    measurements = (Measurement.from_json(measured.read_text()),) if measured.is_file() else ()
     accuracy = measurements[0].accuracy if measurements else None
     model = ModelReport(manifest["name"], manifest["learnables"], accuracy, measurements, arena_buffers(manifest))
     rows = model.summary_rows() or [

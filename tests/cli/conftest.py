@@ -38,7 +38,12 @@ def projgen(capfd: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
 def projgen_process(*argv: object, env: dict[str, str] | None = None, cwd: Path | None = None) -> Result:
     """Run one command in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "projgen", *map(str, argv)], capture_output=True, text=True, check=False, env=env, cwd=cwd
+        [sys.executable, "-m", "projgen", *map(str, argv)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+        cwd=cwd,
     )
     return Result(done.returncode, done.stdout, done.stderr)
 

@@ -53,9 +53,7 @@ def test_compress_then_compile_run_bench_report(projgen, small: Path, tmp_path: 
     )
     assert result.code == 0, result.err
     folder = tmp_path / "out"
-    result = projgen(
-        "compile", compressed, "--data", small / "data.npz", "-t", "host", "-o", folder, "--name", "kws"
-    )
+    result = projgen("compile", compressed, "--data", small / "data.npz", "-t", "host", "-o", folder, "--name", "kws")
     assert result.code == 0, result.err
     expected = {"kws.h", "kws.c", "kws_weights.h", "kws_kernels.h", "CMakeLists.txt", "kws.json", "kws.qmodel"}
     expected |= {"kws_test_vectors.h", "main.c"}

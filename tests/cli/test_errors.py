@@ -24,8 +24,12 @@ def refused(result: Result, code: int, *texts: str) -> None:
         assert text in flat, f"{text!r} not in {flat!r}"
 
 
+def compile_to(tmp_path: Path, model: Path, data: Path, target: object) -> tuple[object, ...]:
+    return ("compile", model, "--data", data, "-t", target, "-o", tmp_path / "out")
+
+
 def test_missing_model_file(projgen, small: Path, tmp_path: Path) -> None:
-    result = projgen("compile", tmp_path / "none.onnx", "--data", small / "data.npz", "-t", "host", "-o", tmp_path / "out")
+    result = projgen(*compile_to(tmp_path, tmp_path / "none.onnx", small / "data.npz", "host"))
     refused(result, 2, "none.onnx", "does not exist")
     assert not (tmp_path / "out").exists()
 
@@ -33,14 +37,14 @@ def test_missing_model_file(projgen, small: Path, tmp_path: Path) -> None:
 def test_truncated_onnx(projgen, small: Path, tmp_path: Path) -> None:
     whole = (small / "net.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
-    result = projgen("compile", tmp_path / "cut.onnx", "--data", small / "data.npz", "-t", "host", "-o", tmp_path / "out")
+    result = projgen(*compile_to(tmp_path, tmp_path / "cut.onnx", small / "data.npz", "host"))
     refused(result, 2, "cut.onnx")
     assert not (tmp_path / "out").exists()
 
 
 def test_truncated_pt2(projgen, small: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.pt2").write_bytes(b"PK\x03\x04 nothing")
-    result = projgen("compile", tmp_path / "cut.pt2", "--data", small / "data.npz", "-t", "host", "-o", tmp_path / "out")
+    result = projgen(*compile_to(tmp_path, tmp_path / "cut.pt2", small / "data.npz", "host"))
     refused(result, 2, "cut.pt2", "torch.export")
 
 
@@ -52,8 +56,9 @@ def test_unsupported_operator_is_named_with_its_node(projgen, small: Path, tmp_p
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 3])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N"])],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "det.onnx")
-    result = projgen("compile", tmp_path / "det.onnx", "--data", small / "data.npz", "-t", "host", "-o", tmp_path / "out")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    onnx.save(model, tmp_path / "det.onnx")
+    result = projgen(*compile_to(tmp_path, tmp_path / "det.onnx", small / "data.npz", "host"))
     refused(result, 2, "Det", "the_determinant", "Conv", "Gemm")
 
 
@@ -61,21 +66,21 @@ def test_nan_in_the_data(projgen, small: Path, tmp_path: Path) -> None:
     x = np.zeros((8, 12), np.float32)
     x[3, 4] = np.nan
     np.savez(tmp_path / "nan.npz", x=x)
-    result = projgen("compile", small / "net.onnx", "--data", tmp_path / "nan.npz", "-t", "host", "-o", tmp_path / "out")
+    result = projgen(*compile_to(tmp_path, small / "net.onnx", tmp_path / "nan.npz", "host"))
     refused(result, 2, "NaN")
     assert not (tmp_path / "out").exists()
 
 
 def test_wrong_shape_in_the_data(projgen, small: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", x=np.zeros((8, 11), np.float32))
-    result = projgen("compile", small / "net.onnx", "--data", tmp_path / "wrong.npz", "-t", "host", "-o", tmp_path / "out")
+    result = projgen(*compile_to(tmp_path, small / "net.onnx", tmp_path / "wrong.npz", "host"))
     refused(result, 2, "11", "12")
     assert not (tmp_path / "out").exists()
 
 
 def test_pickled_arrays(projgen, small: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    result = projgen("compile", small / "net.onnx", "--data", tmp_path / "pickle.npy", "-t", "host", "-o", tmp_path / "out")
+    result = projgen(*compile_to(tmp_path, small / "net.onnx", tmp_path / "pickle.npy", "host"))
     refused(result, 2, "pickle")
 
 
@@ -88,7 +93,7 @@ def test_one_observation(projgen, small: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_target_lists_the_known(projgen, small: Path, tmp_path: Path) -> None:
-    result = projgen("compile", small / "net.onnx", "--data", small / "data.npz", "-t", "cortex-m99", "-o", tmp_path / "out")
+    result = projgen(*compile_to(tmp_path, small / "net.onnx", small / "data.npz", "cortex-m99"))
     refused(result, 2, "cortex-m99", "cortex-m4", "cortex-m55")
 
 
@@ -109,14 +114,23 @@ def test_a_folder_of_somebody_else_is_not_overwritten(projgen, small: Path, tmp_
     out = tmp_path / "mine"
     out.mkdir()
     (out / "thesis.txt").write_text("do not lose me")
-    result = projgen("compile", small / "net.onnx", "--data", small / "data.npz", "-t", "host", "-o", out)
+    result = projgen(*compile_to(tmp_path, small / "net.onnx", small / "data.npz", "host", "-o", out)
     refused(result, 2, "mine")
     assert (out / "thesis.txt").read_text() == "do not lose me"
 
 
 def test_cross_compiler_missing(small: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": str(tmp_path)}
-    compile_args = ["compile", small / "net.onnx", "--data", small / "data.npz", "-t", "cortex-m4", "-o", tmp_path / "out"]
+    compile_args = [
+        "compile",
+        small / "net.onnx",
+        "--data",
+        small / "data.npz",
+        "-t",
+        "cortex-m4",
+        "-o",
+        tmp_path / "out",
+    ]
     done = projgen_process(*compile_args, env=environment)
     assert done.code == 0, done.err  # generation needs no compiler
     result = projgen_process(
@@ -127,9 +141,16 @@ def test_cross_compiler_missing(small: Path, tmp_path: Path) -> None:
 
 
 def test_model_larger_than_the_flash(projgen, small: Path, tmp_path: Path) -> None:
-    (tmp_path / "tiny.toml").write_text('base = "cortex-m4"\nname = "tiny"\nflash_bytes = 200\n')
+    (tmp_path / "tiny.toml").write_text('base = "cortex-m4"\nname = "tiny"\nflash = 200\n')
     result = projgen(
-        "compile", small / "net.onnx", "--data", small / "data.npz", "-t", tmp_path / "tiny.toml", "-o", tmp_path / "out"
+        "compile",
+        small / "net.onnx",
+        "--data",
+        small / "data.npz",
+        "-t",
+        tmp_path / "tiny.toml",
+        "-o",
+        tmp_path / "out",
     )
     refused(result, 3, "200", "flash")
     assert not (tmp_path / "out").exists()
@@ -138,9 +159,8 @@ def test_model_larger_than_the_flash(projgen, small: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("flag", ["--no-such-flag", "--optimise=fastest", "--kernels=magic"])
 def test_wrong_flags(projgen, small: Path, tmp_path: Path, flag: str) -> None:
     result = projgen(
-        "compile", small / "net.onnx", "--data", small / "data.npz", "-t", "host", "-o", tmp_path / "out", flag
-    )
-    refused(result, 2, flag.split("=")[0])
+        "compile", small / "net.onnx", "--data", small / "data.npz", "-t", "host"), flag)
+    refused(result, 2, flag.split("=", 1)[0])
 
 
 def test_two_goals(projgen, small: Path, tmp_path: Path) -> None:
@@ -160,7 +180,16 @@ def test_bad_rank_entry(projgen, small: Path, tmp_path: Path) -> None:
 
 def test_bad_c_name(projgen, small: Path, tmp_path: Path) -> None:
     result = projgen(
-        "compile", small / "net.onnx", "--data", small / "data.npz", "-t", "host", "-o", tmp_path / "out", "--name", "9 lives"
+        "compile",
+        small / "net.onnx",
+        "--data",
+        small / "data.npz",
+        "-t",
+        "host",
+        "-o",
+        tmp_path / "out",
+        "--name",
+        "9 lives",
     )
     refused(result, 2, "9 lives")
 
@@ -178,7 +207,15 @@ def test_an_internal_fault_exits_one(small: Path, tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.pathsep.join(sys.path[:1])}"}
     result = projgen_process(
-        "compile", small / "net.onnx", "--data", small / "data.npz", "-t", "host", "-o", tmp_path / "out", env=environment
+        "compile",
+        small / "net.onnx",
+        "--data",
+        small / "data.npz",
+        "-t",
+        "host",
+        "-o",
+        tmp_path / "out",
+        env=environment,
     )
     assert result.code == 1, result.err
     assert "ZeroDivisionError" in result.err and "report it" in result.err
