@@ -103,9 +103,8 @@ def avg_pool_integer(node: Node, args: Args) -> Array:
     attrs, n = as_attrs(node, AvgPool2d), pool_numerics(node)
     x = args["x"].astype(np.int64)
     acc = window_sums(x - n.input_zero_point, attrs)
-    by_count = dict(zip(n.counts, n.multipliers, strict=True))
     counts = window_counts(attrs, x.shape[1], x.shape[2])
-    m = np.vectorize(by_count.__getitem__, otypes=[np.int64])(counts)[None, :, :, None]
+    m = np.asarray(n.multipliers, np.int64)[np.searchsorted(n.counts, counts)][None, :, :, None]
     return np.clip(n.requant.zero_point + requantise(acc, m, n.requant.shift), n.requant.low, n.requant.high)
 
 

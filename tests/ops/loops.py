@@ -1,0 +1,232 @@
+"""The integer meaning of every non-recurrent operator, written again from docs/quantisation.md with Python integers.
+
+Plain loops over one element at a time, no NumPy arithmetic and no code of projgen: the interpreter must give exactly
+these integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from projgen.ir.graph import Array, Graph, Node
+
+Element = Callable[[tuple[int, ...]], int]
+
+
+def meaning(graph: Graph, node: Node, args: Mapping[str, Array]) -> Array:
+    """The node's output for a batch, one sample and one element at a time."""
+    constants = {r: a for r, a in args.items() if graph.arg(node, r).is_constant}
+    moving = {r: a for r, a in args.items() if r not in constants}
+    batch = len(next(iter(moving.values())))
+    rows = []
+    for i in range(batch):
+        one = {**{r: a[i] for r, a in moving.items()}, **constants}
+        ints = {r: one[r] for r in args}
+        shape = tuple(next(iter(moving.values())).shape[1] if d == "T" else d for d in graph.type(node.output).shape)
+        element = _RULES[node.op](node, ints)
+        row = np.empty(shape, object)
+        for index in np.ndindex(*shape):
+            row[index] = element(index)
+        rows.append(row)
+    return np.stack(rows).astype(np.int64)
+
+
+def rq(acc: int, m: int, p: int) -> int:
+    shifted = acc * 2**p
+    assert -(2**31) <= shifted < 2**31, "the accumulator leaves int32"
+    return (shifted * m + 2**31) >> 32
+
+
+def clamp(v: int, low: int, high: int) -> int:
+    return max(low, min(high, v))
+
+
+def finish(acc: int, m: int, q: Any) -> int:
+    return clamp(q.zero_point + rq(acc, m, q.shift), q.low, q.high)
+
+
+def linear(node: Node, a: Mapping[str, Array]) -> Element:
+    x, w, b, m = a["x"].tolist(), a["w"].tolist(), a["b"].tolist(), a["m"].tolist()
+
+    def element(i: tuple[int, ...]) -> int:
+        row = x
+        for j in i[:-1]:
+            row = row[j]
+        n = i[-1]
+        return finish(sum(u * v for u, v in zip(w[n], row, strict=True)) + b[n], m[n], node.numerics.requant)
+
+    return element
+
+
+def conv2d(node: Node, a: Mapping[str, Array]) -> Element:
+    x, w, b, m = a["x"].tolist(), a["w"].tolist(), a["b"].tolist(), a["m"].tolist()
+    at, z = node.attrs, node.numerics.input_zero_point
+    height, width, outputs = len(x), len(x[0]), len(w)
+    per_group = len(w[0][0][0])
+
+    def element(index: tuple[int, ...]) -> int:
+        i, j, o = index
+        first = o * at.groups // outputs * per_group
+        acc = b[o]
+        for u, row in enumerate(w[o]):
+            for v, taps in enumerate(row):
+                y_at = i * at.stride[0] + u * at.dilation[0] - at.padding[0]
+                x_at = j * at.stride[1] + v * at.dilation[1] - at.padding[2]
+                inside = 0 <= y_at < height and 0 <= x_at < width
+                for c, tap in enumerate(taps):
+                    acc += tap * (x[y_at][x_at][first + c] if inside else z)
+        return finish(acc, m[o], node.numerics.requant)
+
+    return element
+
+
+def lut(node: Node, a: Mapping[str, Array]) -> Element:
+    return lambda i: int(a["table"][int(a["x"][i]) + 128])
+
+
+def binary(node: Node, a: Mapping[str, Array]) -> Element:
+    n = node.numerics
+
+    def element(i: tuple[int, ...]) -> int:
+        p = int(a["a"][i])
+        q = int(a["b"][tuple(0 if size == 1 else k for k, size in zip(i, a["b"].shape, strict=True))])
+        if node.op == "add":
+            acc = n.factor_a * (p - n.zero_a) + n.factor_b * (q - n.zero_b)
+        else:
+            acc = (p - n.zero_a) * (q - n.zero_b)
+        return finish(acc, n.multiplier, n.requant)
+
+    return element
+
+
+def window(node: Node, x: Array, index: tuple[int, ...]) -> list[int]:
+    """The values on the map that a pooling window covers."""
+    at = node.attrs
+    i, j, c = index
+    found = []
+    for u in range(at.kernel[0]):
+        for v in range(at.kernel[1]):
+            row, column = i * at.stride[0] + u - at.padding[0], j * at.stride[1] + v - at.padding[2]
+            if 0 <= row < x.shape[0] and 0 <= column < x.shape[1]:
+                found.append(int(x[row, column, c]))
+    return found
+
+
+def max_pool2d(node: Node, a: Mapping[str, Array]) -> Element:
+    return lambda i: max(window(node, a["x"], i))
+
+
+def avg_pool2d(node: Node, a: Mapping[str, Array]) -> Element:
+    n = node.numerics
+
+    def element(i: tuple[int, ...]) -> int:
+        seen = window(node, a["x"], i)
+        count = node.attrs.kernel[0] * node.attrs.kernel[1] if node.attrs.count_include_pad else len(seen)
+        return finish(sum(v - n.input_zero_point for v in seen), n.multipliers[n.counts.index(count)], n.requant)
+
+    return element
+
+
+def mean_time(node: Node, a: Mapping[str, Array]) -> Element:
+    n = node.numerics
+
+    def element(i: tuple[int, ...]) -> int:
+        steps = len(a["x"])
+        total = sum(int(v) - n.input_zero_point for v in a["x"][:, i[0]])
+        return finish((total * 2**n.fraction + steps // 2) // steps, n.multiplier, n.requant)
+
+    return element
+
+
+def softmax(node: Node, a: Mapping[str, Array]) -> Element:
+    @cache
+    def exponentials(lead: tuple[int, ...]) -> tuple[list[int], int]:
+        row = [int(v) for v in a["x"][lead]]
+        e = [int(a["table"][max(row) - v]) for v in row]
+        assert sum(e) < 2**31
+        return e, sum(e)
+
+    def element(i: tuple[int, ...]) -> int:
+        e, total = exponentials(i[:-1])
+        return min((512 * e[i[-1]] + total) // (2 * total), 255) - 128
+
+    return element
+
+
+def pad(node: Node, a: Mapping[str, Array]) -> Element:
+    def element(i: tuple[int, ...]) -> int:
+        at = tuple(k - before for k, (before, _) in zip(i, node.attrs.amounts, strict=True))
+        inside = all(0 <= k < size for k, size in zip(at, a["x"].shape, strict=True))
+        return int(a["x"][at]) if inside else node.numerics.value
+
+    return element
+
+
+def slice_(node: Node, a: Mapping[str, Array]) -> Element:
+    s = node.attrs
+
+    def element(i: tuple[int, ...]) -> int:
+        return int(a["x"][(*i[: s.axis], s.start + i[s.axis] * s.step, *i[s.axis + 1 :])])
+
+    return element
+
+
+def select(node: Node, a: Mapping[str, Array]) -> Element:
+    s = node.attrs
+    at = s.index if s.index >= 0 else a["x"].shape[s.axis] - 1
+    return lambda i: int(a["x"][(*i[: s.axis], at, *i[s.axis :])])
+
+
+def reshape(node: Node, a: Mapping[str, Array]) -> Element:
+    flat = [int(v) for v in a["x"].flat]
+    order = {index: k for k, index in enumerate(np.ndindex(*node.attrs.shape))}
+    return lambda i: flat[order[i]]
+
+
+def transpose(node: Node, a: Mapping[str, Array]) -> Element:
+    perm = node.attrs.perm
+
+    def element(i: tuple[int, ...]) -> int:
+        source = [0] * len(i)
+        for k, axis in enumerate(perm):
+            source[axis] = i[k]
+        return int(a["x"][tuple(source)])
+
+    return element
+
+
+def concat(node: Node, a: Mapping[str, Array]) -> Element:
+    axis = node.attrs.axis
+
+    def element(i: tuple[int, ...]) -> int:
+        k = i[axis]
+        for part in a.values():
+            if k < part.shape[axis]:
+                return int(part[(*i[:axis], k, *i[axis + 1 :])])
+            k -= part.shape[axis]
+        raise AssertionError("outside every part")
+
+    return element
+
+
+_RULES: dict[str, Callable[[Node, Mapping[str, Array]], Element]] = {
+    "linear": linear,
+    "conv2d": conv2d,
+    "lut": lut,
+    "add": binary,
+    "mul": binary,
+    "max_pool2d": max_pool2d,
+    "avg_pool2d": avg_pool2d,
+    "mean_time": mean_time,
+    "softmax": softmax,
+    "pad": pad,
+    "slice": slice_,
+    "select": select,
+    "reshape": reshape,
+    "transpose": transpose,
+    "concat": concat,
+}
