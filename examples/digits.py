@@ -23,7 +23,7 @@ from training import train
 
 import projgen
 from projgen.errors import InputError
-from projgen.projection import count_learnables
+from projgen.pca.counting import count_learnables
 from projgen.report import Level, SummaryRow, print_summary, write_report
 
 LEVELS = (0.5, 0.7, 0.85)

@@ -23,7 +23,7 @@ from training import batches_of_equal_length, train
 
 import projgen
 from projgen.errors import MismatchError
-from projgen.projection import count_learnables
+from projgen.pca.counting import count_learnables
 from projgen.report import Level, SummaryRow, print_summary, write_report
 
 RANKS: dict[str, int | tuple[int, int] | None] = {"lstm": (8, 7), "fc": 4}

@@ -42,7 +42,7 @@ TargetOpt = Annotated[str | None, typer.Option("--target", "-t", help="a name fr
 
 
 @app.command()
-def analyze(model: ModelArg, data: DataOpt, verbosity: VerbosityOpt = Verbosity.SUMMARY) -> None:
+def analyze(model: ModelArg, data: DataOpt) -> None:
     """Tell which layers can be compressed, and how far."""
     from rich.console import Console
 
@@ -50,7 +50,7 @@ def analyze(model: ModelArg, data: DataOpt, verbosity: VerbosityOpt = Verbosity.
     from projgen.models import load_module
     from projgen.projection.analyze import analyze as run
 
-    Console().print(run(load_module(model), load_data(data), verbosity=verbosity.value))
+    Console().print(run(load_module(model), load_data(data)))
 
 
 @app.command()

@@ -24,12 +24,12 @@ def refused(result: Result, code: int, *texts: str) -> None:
         assert text in flat, f"{text!r} not in {flat!r}"
 
 
-def compile_to(tmp_path: Path, model: Path, data: Path, target: object) -> tuple[object, ...]:
-    return ("compile", model, "--data", data, "-t", target, "-o", tmp_path / "out")
+def compile_to(out: Path, model: Path, data: Path, target: object = "host") -> tuple[object, ...]:
+    return ("compile", model, "--data", data, "-t", target, "-o", out)
 
 
 def test_missing_model_file(projgen, small: Path, tmp_path: Path) -> None:
-    result = projgen(*compile_to(tmp_path, tmp_path / "none.onnx", small / "data.npz", "host"))
+    result = projgen(*compile_to(tmp_path / "out", tmp_path / "none.onnx", small / "data.npz"))
     refused(result, 2, "none.onnx", "does not exist")
     assert not (tmp_path / "out").exists()
 
@@ -37,14 +37,14 @@ def test_missing_model_file(projgen, small: Path, tmp_path: Path) -> None:
 def test_truncated_onnx(projgen, small: Path, tmp_path: Path) -> None:
     whole = (small / "net.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
-    result = projgen(*compile_to(tmp_path, tmp_path / "cut.onnx", small / "data.npz", "host"))
+    result = projgen(*compile_to(tmp_path / "out", tmp_path / "cut.onnx", small / "data.npz"))
     refused(result, 2, "cut.onnx")
     assert not (tmp_path / "out").exists()
 
 
 def test_truncated_pt2(projgen, small: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.pt2").write_bytes(b"PK\x03\x04 nothing")
-    result = projgen(*compile_to(tmp_path, tmp_path / "cut.pt2", small / "data.npz", "host"))
+    result = projgen(*compile_to(tmp_path / "out", tmp_path / "cut.pt2", small / "data.npz"))
     refused(result, 2, "cut.pt2", "torch.export")
 
 
@@ -58,7 +58,7 @@ def test_unsupported_operator_is_named_with_its_node(projgen, small: Path, tmp_p
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     onnx.save(model, tmp_path / "det.onnx")
-    result = projgen(*compile_to(tmp_path, tmp_path / "det.onnx", small / "data.npz", "host"))
+    result = projgen(*compile_to(tmp_path / "out", tmp_path / "det.onnx", small / "data.npz"))
     refused(result, 2, "Det", "the_determinant", "Conv", "Gemm")
 
 
@@ -66,21 +66,21 @@ def test_nan_in_the_data(projgen, small: Path, tmp_path: Path) -> None:
     x = np.zeros((8, 12), np.float32)
     x[3, 4] = np.nan
     np.savez(tmp_path / "nan.npz", x=x)
-    result = projgen(*compile_to(tmp_path, small / "net.onnx", tmp_path / "nan.npz", "host"))
+    result = projgen(*compile_to(tmp_path / "out", small / "net.onnx", tmp_path / "nan.npz"))
     refused(result, 2, "NaN")
     assert not (tmp_path / "out").exists()
 
 
 def test_wrong_shape_in_the_data(projgen, small: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", x=np.zeros((8, 11), np.float32))
-    result = projgen(*compile_to(tmp_path, small / "net.onnx", tmp_path / "wrong.npz", "host"))
+    result = projgen(*compile_to(tmp_path / "out", small / "net.onnx", tmp_path / "wrong.npz"))
     refused(result, 2, "11", "12")
     assert not (tmp_path / "out").exists()
 
 
 def test_pickled_arrays(projgen, small: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    result = projgen(*compile_to(tmp_path, small / "net.onnx", tmp_path / "pickle.npy", "host"))
+    result = projgen(*compile_to(tmp_path / "out", small / "net.onnx", tmp_path / "pickle.npy"))
     refused(result, 2, "pickle")
 
 
@@ -93,7 +93,7 @@ def test_one_observation(projgen, small: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_target_lists_the_known(projgen, small: Path, tmp_path: Path) -> None:
-    result = projgen(*compile_to(tmp_path, small / "net.onnx", small / "data.npz", "cortex-m99"))
+    result = projgen(*compile_to(tmp_path / "out", small / "net.onnx", small / "data.npz", "cortex-m99"))
     refused(result, 2, "cortex-m99", "cortex-m4", "cortex-m55")
 
 
@@ -114,24 +114,15 @@ def test_a_folder_of_somebody_else_is_not_overwritten(projgen, small: Path, tmp_
     out = tmp_path / "mine"
     out.mkdir()
     (out / "thesis.txt").write_text("do not lose me")
-    result = projgen(*compile_to(tmp_path, small / "net.onnx", small / "data.npz", "host", "-o", out)
+    result = projgen(*compile_to(out, small / "net.onnx", small / "data.npz"))
     refused(result, 2, "mine")
     assert (out / "thesis.txt").read_text() == "do not lose me"
 
 
 def test_cross_compiler_missing(small: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": str(tmp_path)}
-    compile_args = [
-        "compile",
-        small / "net.onnx",
-        "--data",
-        small / "data.npz",
-        "-t",
-        "cortex-m4",
-        "-o",
-        tmp_path / "out",
-    ]
-    done = projgen_process(*compile_args, env=environment)
+    arguments = compile_to(tmp_path / "out", small / "net.onnx", small / "data.npz", "cortex-m4")
+    done = projgen_process(*arguments, env=environment)
     assert done.code == 0, done.err  # generation needs no compiler
     result = projgen_process(
         "run", tmp_path / "out", "--inputs", small / "data.npz", "-o", tmp_path / "y.npz", env=environment
@@ -142,24 +133,15 @@ def test_cross_compiler_missing(small: Path, tmp_path: Path) -> None:
 
 def test_model_larger_than_the_flash(projgen, small: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text('base = "cortex-m4"\nname = "tiny"\nflash = 200\n')
-    result = projgen(
-        "compile",
-        small / "net.onnx",
-        "--data",
-        small / "data.npz",
-        "-t",
-        tmp_path / "tiny.toml",
-        "-o",
-        tmp_path / "out",
-    )
+    arguments = compile_to(tmp_path / "out", small / "net.onnx", small / "data.npz", tmp_path / "tiny.toml")
+    result = projgen(*arguments)
     refused(result, 3, "200", "flash")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("flag", ["--no-such-flag", "--optimise=fastest", "--kernels=magic"])
 def test_wrong_flags(projgen, small: Path, tmp_path: Path, flag: str) -> None:
-    result = projgen(
-        "compile", small / "net.onnx", "--data", small / "data.npz", "-t", "host"), flag)
+    result = projgen(*compile_to(tmp_path / "out", small / "net.onnx", small / "data.npz"), flag)
     refused(result, 2, flag.split("=", 1)[0])
 
 
@@ -179,18 +161,7 @@ def test_bad_rank_entry(projgen, small: Path, tmp_path: Path) -> None:
 
 
 def test_bad_c_name(projgen, small: Path, tmp_path: Path) -> None:
-    result = projgen(
-        "compile",
-        small / "net.onnx",
-        "--data",
-        small / "data.npz",
-        "-t",
-        "host",
-        "-o",
-        tmp_path / "out",
-        "--name",
-        "9 lives",
-    )
+    result = projgen(*compile_to(tmp_path / "out", small / "net.onnx", small / "data.npz"), "--name", "9 lives")
     refused(result, 2, "9 lives")
 
 
@@ -206,17 +177,8 @@ def test_an_internal_fault_exits_one(small: Path, tmp_path: Path) -> None:
         "projgen.driver.compile = broken\n"
     )
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.pathsep.join(sys.path[:1])}"}
-    result = projgen_process(
-        "compile",
-        small / "net.onnx",
-        "--data",
-        small / "data.npz",
-        "-t",
-        "host",
-        "-o",
-        tmp_path / "out",
-        env=environment,
-    )
+    arguments = compile_to(tmp_path / "out", small / "net.onnx", small / "data.npz")
+    result = projgen_process(*arguments, env=environment)
     assert result.code == 1, result.err
     assert "ZeroDivisionError" in result.err and "report it" in result.err
     assert not (tmp_path / "out").exists()
