@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from projgen.errors import UnsupportedError
+from projgen.errors import InputError, UnsupportedError
 from projgen.ir import attrs as ir
 from projgen.ir.graph import Array, Graph, Node, Port, Stage, Value
 from projgen.ir.types import DType, TensorType, static
@@ -55,6 +55,8 @@ class Refused:
     what: str
     allowed: str
 
+
+RESHAPES = ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_copy")
 
 Operand = Any  # Tracked | Stack | Refused | torch.Tensor | tuple[Operand, ...] | int | float | bool | str | None
 Handler = Callable[["Importer", "Call"], Operand]
@@ -189,6 +191,10 @@ class Importer:
                 names[role] = given
                 continue
             data = np.ascontiguousarray(given, np.float32)
+            if not np.isfinite(data).all():
+                raise InputError(
+                    f"constant {role!r} of node {name!r} holds NaN or infinity", "finite numbers", call.where
+                )
             constant = self.unique(f"{name}.{role}")
             self._values[constant] = Value(constant, TensorType(tuple(data.shape), DType.FLOAT32), data)
             names[role] = constant
@@ -201,7 +207,8 @@ class Importer:
         """The value under another shape; nothing is emitted when it has that shape."""
         if self.shape(value) == tuple(shape):
             return value
-        return self.emit(call, "reshape", ir.Reshape(tuple(shape)), {"x": value}, f"{call.base}.view")
+        base = call.base if call.op in RESHAPES else f"{call.base}.view"
+        return self.emit(call, "reshape", ir.Reshape(tuple(shape)), {"x": value}, base)
 
     def ordered(self, call: Call, t: Tracked, order: Sequence[int]) -> Tracked:
         """The activation with its IR axes in this order of torch axes."""

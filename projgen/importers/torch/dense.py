@@ -106,6 +106,8 @@ def batch_norm(imp: Importer, call: Call) -> Operand:
     imp.batch_first(call, x)
     x = imp.ordered(call, x, (*(axis for axis in x.order if axis != 1), 1))
     mean, variance = call.constant("running_mean"), call.constant("running_var")
+    if not (variance + np.float32(call.args["eps"]) > 0).all():
+        raise call.refused("running variances that are not positive", "a variance plus eps above 0")
     gamma, beta = call.optional("weight"), call.optional("bias")
     inputs: dict[str, str | Array] = {
         "x": x.value,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import torch
 
-from projgen.importers.torch.context import Call, Handler, Importer, Operand, Refused, Stack, Tracked
+from projgen.importers.torch.context import RESHAPES, Call, Handler, Importer, Operand, Refused, Stack, Tracked
 from projgen.ir import attrs as ir
 
 _WHOLE_BATCH = "the batch as an axis of its own"
@@ -234,9 +234,7 @@ def expand(imp: Importer, call: Call) -> Operand:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(
-        ("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view", "view_copy"), reshape
-    ),
+    **dict.fromkeys(RESHAPES, reshape),
     **dict.fromkeys(("permute", "transpose", "t", "mT", "numpy_T", "swapaxes", "swapdims", "movedim"), permute),
     "select": select,
     **dict.fromkeys(("slice", "narrow"), slice_),
