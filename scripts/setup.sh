@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 packages=(gcc libc6-dev make python3-venv
   gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm qemu-user
   gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf libc6-dev-armhf-cross
-  clang clang-format)
+  clang clang-format libclang-rt-14-dev)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")

@@ -25,7 +25,10 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A row of the manifest's table of layers; ``function`` is empty when a layer emits no code."""
+    """A row of the manifest's table of layers; ``function`` is empty when a layer emits no code.
+
+    ``macs`` are per call; ``every_step``: called once per time step of a sequence.
+    """
 
     index: int
     name: str
@@ -34,6 +37,7 @@ class Layer:
     kernel: str
     macs: int
     weight_bytes: int
+    every_step: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,7 @@ def _model(folder: Path, data: Mapping[str, Any]) -> ModelFolder:
                 kernel=str(row.get("kernel") or ""),
                 macs=int(row.get("macs") or 0),
                 weight_bytes=int(row.get("weight_bytes") or 0),
+                every_step=sequence and row.get("phase", "step") == "step",
             )
             for row in data["layers"]
         ),

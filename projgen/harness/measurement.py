@@ -30,7 +30,7 @@ SCHEMA: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class LayerMeasurement:
-    """A layer's share. ``instructions`` is per inference; None where instructions can't be counted.
+    """A layer's share per inference; ``instructions`` is None where instructions can't be counted.
 
     The last row of a measurement is ``(control)``: what runs in run, reset and step themselves.
     """
@@ -55,9 +55,11 @@ class Measurement:
         elf_attributes: the image's machine and architecture attributes.
         compiler, optimise: version line of the compiler, and its optimisation flag.
         records: number of inferences measured.
+        steps: time steps per inference, mean over the records; 1 for a model without a time axis.
         instructions: executed per inference, from the entry of the run function to its return.
         estimated_cycles: per inference, from a table per core; an estimate, never measured.
-        macs: multiply-accumulates per inference (per step in a sequence model), from the manifest.
+        macs: multiply-accumulates per inference, mean over the records: the manifest's, times ``steps`` for
+            what runs at every step.
         weight_bytes: weights, biases, multipliers. code_bytes: all else in flash, without the two float
             helpers. flash_bytes: their sum, the difference of images linked with and without the model.
         arena_bytes, arena_with_input_bytes, state_bytes: from the manifest.
@@ -77,6 +79,7 @@ class Measurement:
     compiler: str
     optimise: str
     records: int
+    steps: float
     instructions: int | None
     estimated_cycles: int | None
     macs: int
@@ -150,7 +153,7 @@ def measure(
         results = execute(image, listed, paint=True)
         counts = count_image(image, listed)
         code = disassemble(image.elf, target) if target.board.kind == "system" else None
-        return _measurement(image, results, counts, code, footprint.flash, labels)
+        return _measurement(image, listed, results, counts, code, footprint.flash, labels)
 
 
 def accuracy(results: Sequence[Result], labels: ArrayLike) -> float:
@@ -168,6 +171,7 @@ def accuracy(results: Sequence[Result], labels: ArrayLike) -> float:
 
 def _measurement(
     image: Image,
+    records: Sequence[Record],
     results: Sequence[Result],
     counts: Counts | None,
     code: Disassembly | None,
@@ -181,6 +185,8 @@ def _measurement(
             f"weights in its manifest"
         )
     number = len(results)
+    steps = float(np.mean([len(record.inputs[0]) for record in records])) if model.sequence else 1.0
+    layers = _layers(model, counts, number, steps)
     cycles = estimate_cycles(counts, code) if counts is not None and code is not None else None
     bounds = [stack_bound(code, name) for name in model.run_functions] if code is not None else [None]
     known = [bound for bound in bounds if bound is not None]
@@ -193,9 +199,10 @@ def _measurement(
         compiler=image.compiler_version,
         optimise=image.optimise,
         records=number,
+        steps=steps,
         instructions=None if counts is None else round(sum(counts.totals) / number),
         estimated_cycles=None if cycles is None else round(cycles / number),
-        macs=sum(layer.macs for layer in model.layers),
+        macs=sum(layer.macs for layer in layers),
         weight_bytes=model.weight_bytes,
         code_bytes=flash - model.weight_bytes,
         flash_bytes=flash,
@@ -204,15 +211,18 @@ def _measurement(
         state_bytes=model.state_bytes,
         stack_bytes=max(result.stack_bytes or 0 for result in results),
         stack_bound_bytes=max(known) if len(known) == len(bounds) else None,
-        layers=_layers(model, counts, number),
+        layers=layers,
         symbols={} if counts is None else _symbols(counts, number),
         calibration=None if counts is None else counts.calibration,
         accuracy=None if labels is None else accuracy(results, labels),
     )
 
 
-def _layers(model: ModelFolder, counts: Counts | None, number: int) -> tuple[LayerMeasurement, ...]:
-    rows = [(layer.name, layer.op, layer.kernel, layer.macs, layer.weight_bytes) for layer in model.layers]
+def _layers(model: ModelFolder, counts: Counts | None, number: int, steps: float) -> tuple[LayerMeasurement, ...]:
+    rows = [
+        (layer.name, layer.op, layer.kernel, round(layer.macs * (steps if layer.every_step else 1)), layer.weight_bytes)
+        for layer in model.layers
+    ]
     rows.append((CONTROL, "", "", 0, 0))
     shares: Sequence[int | None] = [None] * len(rows)
     if counts is not None:
