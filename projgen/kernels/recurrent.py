@@ -6,10 +6,12 @@ from typing import Final
 
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
-from projgen.ir.numerics import GruNumerics, LstmNumerics
+from projgen.ir.numerics import LstmNumerics
+from projgen.kernels import recurrent_dsp
 from projgen.kernels.costs import matrix
 from projgen.kernels.layouts import plain
 from projgen.kernels.record import Field, KernelChoice, KernelDef, Table, TableRef
+from projgen.kernels.recurrent_common import rank, recurrent_numerics, step_macs
 from projgen.targets import Target
 
 # Role of a constant -> (parameter, table, C type, comment). A parameter without a table is 0, a null pointer.
@@ -34,23 +36,6 @@ _LSTM_START: Final = {
 }
 _GRU_START: Final = {"h0": ("initial_hidden", "initial_hidden", "int16", "[units], Q15")}
 _CANDIDATE: Final = {"b_hn": ("candidate_bias", "candidate_bias", "int32", "[units], on the recurrent product")}
-
-
-def recurrent_numerics(node: Node) -> LstmNumerics | GruNumerics:
-    """The numerics of a quantised recurrent node."""
-    if not isinstance(node.numerics, LstmNumerics | GruNumerics):
-        raise TypeError(f"node {node.name!r} has no recurrent numerics")
-    return node.numerics
-
-
-def rank(graph: Graph, node: Node, role: str) -> int:
-    """Rank of a factor ("q_in", "q_out"); 0 where the matrix is dense."""
-    return int(graph.data(node, role).shape[0]) if role in node.inputs else 0
-
-
-def step_macs(graph: Graph, node: Node) -> int:
-    """Multiplications of one step."""
-    return sum(int(graph.data(node, role).size) for role in ("w", "r", "q_in", "q_out") if role in node.inputs)
 
 
 def _portable(graph: Graph, node: Node, target: Target) -> KernelChoice:
@@ -102,4 +87,5 @@ def _portable(graph: Graph, node: Node, target: Target) -> KernelChoice:
 KERNELS: Final = (
     KernelDef("lstm_portable", "lstm", frozenset(), _portable),
     KernelDef("gru_portable", "gru", frozenset(), _portable),
+    KernelDef("lstm_dsp", "lstm", frozenset({"dsp"}), recurrent_dsp.lstm),
 )

@@ -18,7 +18,6 @@ from projgen.quant.fixed import Ints, multipliers
 from projgen.quant.recurrent import low_rank_bounds, reach, refuse_overflow
 
 _UNIFORM_STD = 73.0  # standard deviation of uniform int8 values
-_LOW_RANK_STD = 1200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Case:
     """What a sample looks like.
 
     ``gain`` is the standard deviation of the gates' pre-activations; ``ranks`` of the input and recurrent factor
-    (None: dense); ``steps`` the length of the sequences.
+    (None: dense) and ``spread`` the standard deviation of its integers; ``steps`` the length of the sequences.
     """
 
     name: str
@@ -37,6 +36,7 @@ class Case:
     fraction: int = 12
     gain: float = 1.5
     ranks: tuple[int | None, int | None] = (None, None)
+    spread: float = 1200.0
     zero_point: int = -7
     initial_state: bool = False
     reverse: bool = False
@@ -51,6 +51,7 @@ CASES = (
     Case("lstm_16_16_n4", Lstm, 16, 16, k=1, fraction=4, gain=6.0, initial_state=True, steps=12),
     Case("lstm_5_6_reverse", Lstm, 5, 6, k=-1, fraction=7, initial_state=True, reverse=True),
     Case("lstm_12_17_ranks_8_7", Lstm, 12, 17, ranks=(8, 7)),
+    Case("lstm_20_19_ranks_6_5", Lstm, 20, 19, ranks=(6, 5), spread=250.0, fraction=10),
     Case("lstm_9_10_ranks_1_1", Lstm, 9, 10, ranks=(1, 1), fraction=9, gain=8.0),
     Case("lstm_10_7_rank_3_dense", Lstm, 10, 7, k=2, ranks=(3, None), fraction=11),
     Case("lstm_4_13_dense_rank_5", Lstm, 4, 13, k=-2, ranks=(None, 5), initial_state=True),
@@ -60,6 +61,7 @@ CASES = (
     Case("gru_12_16_saturated", Gru, 12, 16, gain=40.0, initial_state=True, steps=12),
     Case("gru_6_8_reverse", Gru, 6, 8, k=3, reverse=True),
     Case("gru_12_11_ranks_6_9", Gru, 12, 11, ranks=(6, 9)),
+    Case("gru_13_14_ranks_3_6", Gru, 13, 14, ranks=(3, 6), spread=250.0),
     Case("gru_8_4_rank_2_dense", Gru, 8, 4, k=1, ranks=(2, None)),
     Case("gru_5_10_dense_rank_1", Gru, 5, 10, k=-1, ranks=(None, 1), initial_state=True),
 )
@@ -85,12 +87,12 @@ def sample(case: Case) -> Sample:
     }
     x_bounds, x_std, low_in = np.full(case.inputs, 128), _UNIFORM_STD, None
     if rank_in is not None:
-        low_in, x_bounds = _low_rank(rng, ints, "in", rank_in, case.inputs, case.zero_point)
-        x_std = _LOW_RANK_STD
+        low_in, x_bounds = _low_rank(rng, ints, "in", rank_in, case.inputs, case.zero_point, case.spread)
+        x_std = case.spread
     h_bounds, h_std, low_out = np.full(case.hidden, 128), _UNIFORM_STD, None
     if rank_out is not None:
-        low_out, h_bounds = _low_rank(rng, ints, "out", rank_out, case.hidden, 0)
-        h_std = _LOW_RANK_STD
+        low_out, h_bounds = _low_rank(rng, ints, "out", rank_out, case.hidden, 0, case.spread)
+        h_std = case.spread
     variance = ints["w"].shape[1] * (x_std * 2.0 ** max(case.k, 0)) ** 2
     variance += ints["r"].shape[1] * (h_std * 2.0 ** max(-case.k, 0)) ** 2
     spread = _UNIFORM_STD * float(np.sqrt(variance))
@@ -129,13 +131,19 @@ def _weights(rng: np.random.Generator, rows: int, features: int) -> Ints:
 
 
 def _low_rank(
-    rng: np.random.Generator, ints: dict[str, Ints], side: str, rank: int, features: int, zero_point: int
+    rng: np.random.Generator,
+    ints: dict[str, Ints],
+    side: str,
+    rank: int,
+    features: int,
+    zero_point: int,
+    spread: float,
 ) -> tuple[LowRank, Ints]:
     """Adds a random factor to the constants; its numerics and the largest |z| of each component."""
     q = _weights(rng, rank, features)
     b = -zero_point * q.sum(axis=1)
-    spread = _UNIFORM_STD**2 * features**0.5
-    m, shift = multipliers(rng.uniform(0.7, 1.3, rank) * _LOW_RANK_STD / spread, "the factor")
+    product = _UNIFORM_STD**2 * features**0.5
+    m, shift = multipliers(rng.uniform(0.7, 1.3, rank) * spread / product, "the factor")
     bounds = low_rank_bounds(q, b, m, shift)
     ints |= {f"q_{side}": q, f"m_{side}": m} | ({"b_in": b} if side == "in" else {})
     return LowRank(shift, 12, int(bounds.max())), bounds

@@ -1,0 +1,225 @@
+"""LSTM and GRU on cores with DSP instructions: emitted blocks over packed weight pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from projgen.ir.attrs import Lstm
+from projgen.ir.graph import Graph, Node
+from projgen.ir.numerics import LowRank, LstmNumerics
+from projgen.kernels.layouts import plain, table
+from projgen.kernels.packed import LIMIT
+from projgen.kernels.record import Block, Field, KernelChoice, Table, TableRef
+from projgen.kernels.recurrent_common import recurrent_numerics
+from projgen.kernels.recurrent_streams import Columns, FactorStream, LstmStream
+from projgen.quant.fixed import Ints
+from projgen.quant.recurrent import low_rank_bounds, reach
+from projgen.targets import Target
+
+_UNROLL: Final = 8  # quads of columns in a loop's body, at most
+_FRAME_COLUMNS: Final = 48  # a longer operand stays in memory
+_HIGHEST_STRIDE: Final = 2040  # cells lie within an immediate offset of the hidden state
+_MOST_QUADS: Final = 511  # an operand is stepped back by an immediate
+_FORM: Final = {False: "weights in packed pairs", True: "int16 weights"}
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """``quads`` quads of columns unrolled, ``times`` times."""
+
+    quads: int
+    times: int
+
+    @property
+    def columns(self) -> int:
+        return 4 * self.quads * self.times
+
+    def instructions(self, per_quad: int, per_loop: int) -> int:
+        """Instructions of all quads."""
+        return self.times * (per_quad * self.quads + (per_loop if self.times > 1 else 0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Side:
+    """One operand of the gate products.
+
+    Attributes:
+        role: "in" or "out".
+        width: values: inputs or units, or the rank of the factor.
+        features: values before the factor.
+        shift: left shift of every value.
+        weight_shift: left shift of the weights instead, for int16 values; needs int16 weights.
+        bounds: largest |value| of each, before the shift.
+        low_rank: numerics of the factor.
+    """
+
+    role: str
+    width: int
+    features: int
+    shift: int
+    weight_shift: int
+    bounds: Ints
+    low_rank: LowRank | None
+
+    @property
+    def even(self) -> int:
+        return self.width + self.width % 2
+
+    @property
+    def fours(self) -> int:
+        return -(-self.width // 4) * 4
+
+
+def loop_of(quads: int) -> Loop:
+    """The cheapest loop over at least ``quads`` quads; a short one is unrolled whole."""
+    if quads <= _UNROLL:
+        return Loop(quads, 1)
+    choices = [Loop(u, -(-quads // u)) for u in range(4, _UNROLL + 1)]
+    return min(choices, key=lambda c: (c.instructions(14, 2), c.quads))
+
+
+def sides(graph: Graph, node: Node) -> tuple[Side, Side] | None:
+    """Both operands, or None where a factor's rows could reach the limit of packed pairs."""
+    numerics = recurrent_numerics(node)
+    shifts = {"in": max(numerics.k, 0), "out": max(-numerics.k, 0)}
+    found = []
+    for role, low_rank in (("in", numerics.input_low_rank), ("out", numerics.recurrent_low_rank)):
+        if low_rank is None:
+            width = int(graph.data(node, "w" if role == "in" else "r").shape[1])
+            found.append(Side(role, width, width, shifts[role], 0, np.full(width, 128), None))
+            continue
+        q, m = (graph.data(node, f"{name}_{role}").astype(np.int64) for name in ("q", "m"))
+        b = graph.data(node, "b_in").astype(np.int64) if role == "in" else np.zeros(len(q), np.int64)
+        if int((np.abs(q).sum(axis=1) * 128 + np.abs(b)).max()) >= LIMIT:
+            return None
+        bounds = low_rank_bounds(q, b, m, low_rank.shift)
+        found.append(Side(role, q.shape[0], q.shape[1], 0, shifts[role], bounds, low_rank))
+    return found[0], found[1]
+
+
+def fits_pairs(graph: Graph, node: Node, x: Side, h: Side) -> bool:
+    """Whether every gate row provably stays below the limit of packed pairs, and no weight has to be shifted."""
+    if x.weight_shift or h.weight_shift:
+        return False
+    w, r, b = (graph.data(node, role).astype(np.int64) for role in ("w", "r", "b"))
+    bias = np.abs(b)
+    if "b_hn" in node.inputs:
+        b_hn = np.abs(graph.data(node, "b_hn").astype(np.int64))
+        bias = bias + np.pad(b_hn, (len(bias) - len(b_hn), 0))
+    return int(reach(w, x.bounds, r, h.bounds, bias, recurrent_numerics(node).k).max()) < LIMIT
+
+
+def factor(graph: Graph, node: Node, side: Side) -> tuple[Block, Table, float]:
+    """Block, stream and predicted instructions of one side's factor."""
+    if side.low_rank is None:
+        raise ValueError(f"the {side.role} side of {node.name!r} is dense")
+    loop = loop_of(-(-side.features // 4))
+    parameters = (side.even, loop.quads, loop.times, side.low_rank.shift)
+    name = "pg_recurrent_factor_" + "_".join(str(v) for v in parameters)
+    keys = ("rows", "quads", "loops", "shift")
+    block = Block("recurrent_dsp_factor.h.j2", name, (("function", name), *zip(keys, parameters, strict=True)))
+    roles = ("q_in", "b_in", "m_in") if side.role == "in" else ("q_out", "", "m_out")
+    layout = FactorStream(roles, side.width, side.features, loop.columns)
+    constants = {role: graph.data(node, role) for role in roles if role}
+    table_name = "input_factor" if side.role == "in" else "recurrent_factor"
+    blocks = -(-side.even // 4)
+    instructions = blocks * (loop.instructions(14, 2) + 26.0) + 8.0
+    return block, table(table_name, layout, constants, "packed row pairs: starts, weights, multipliers"), instructions
+
+
+def columns_of(x: Side, h: Side, x_padded: int, h_padded: int, wide: bool) -> Columns:
+    """How the gate matrices lie in the stream."""
+    return Columns(x.width, h.width, x_padded, h_padded, wide, x.weight_shift, h.weight_shift)
+
+
+def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noqa: ARG001  (the records' signature)
+    """The LSTM step; None where a packed pair could overflow or the layer is too large for the block."""
+    attrs, numerics = node.attrs, recurrent_numerics(node)
+    if not (isinstance(attrs, Lstm) and isinstance(numerics, LstmNumerics)):
+        raise TypeError(f"node {node.name!r} is no LSTM")
+    both = sides(graph, node)
+    units, stride = attrs.hidden, -(-attrs.hidden // 8) * 8
+    if both is None or stride > _HIGHEST_STRIDE:
+        return None
+    x, h = both
+    wide = not fits_pairs(graph, node, x, h)
+    projected = x.low_rank is not None and h.low_rank is not None
+    frame = projected and x.even + h.even <= _FRAME_COLUMNS
+    if frame:
+        x_padded, columns = x.even, x.even + h.even
+        loop, half = Loop(columns // 4, 1), columns % 4 == 2
+    else:
+        x_padded = x.fours
+        loop, half = loop_of((x.fours + h.fours) // 4), False
+        columns = loop.columns
+    if columns > 4 * _MOST_QUADS:
+        return None
+    layout = LstmStream(units, columns_of(x, h, x_padded, columns - x_padded, wide))
+    constants = {role: graph.data(node, role) for role in ("w", "r", "b", "m")}
+    tables = [table("gates", layout, constants, f"per unit: starts, {_FORM[wide]} of i, f, g, o, multipliers")]
+    fields: dict[str, Field] = {"gates": TableRef("gates"), "input_factor": 0, "recurrent_factor": 0}
+    blocks: list[Block] = []
+    names = {"in": "", "out": ""}
+    per_quad, per_half, separating = (11, 6, 0) if wide else (14, 8, 4)
+    around = 42.0 + separating + (2 if not frame else 0) + (numerics.cell_fraction < 12) + (per_half if half else 0)
+    instructions = 60.0 + units * (around + loop.instructions(per_quad, 2))
+    for side in (x, h):
+        if side.low_rank is None:
+            instructions += 6.0 * side.width if side.role == "in" else 0.6 * stride
+            continue
+        block, stream, extra = factor(graph, node, side)
+        if block not in blocks:
+            blocks.append(block)
+        tables.append(stream)
+        fields[stream.name] = TableRef(stream.name)
+        names[side.role] = block.function
+        instructions += extra + (6.0 * side.features if side.role == "in" else 0.0)
+    for role, name, dtype in (("h0", "initial_hidden", "int8"), ("c0", "initial_cells", "int16")):
+        fields[name] = 0
+        if role in node.inputs:
+            fields[name] = TableRef(name)
+            tables.append(plain(graph, node, role, name, dtype, "[units]"))
+    operand = -(-max(columns, x_padded + (h.fours if h.low_rank else stride)) // 4) * 4
+    widened = -(-x.features // 4) * 4 if x.low_rank else 0
+    parameters: dict[str, int | str] = {
+        "inputs": x.features,
+        "units": units,
+        "stride": stride,
+        "quads": loop.quads,
+        "loops": loop.times,
+        "half": int(half),
+        "frame": int(frame),
+        "wide": int(wide),
+        "shift": numerics.shift,
+        "fraction": numerics.cell_fraction,
+        "x_shift": x.shift,
+        "h_shift": h.shift,
+        "x_width": x_padded,
+        "widened": operand,
+        "input_factor": names["in"],
+        "recurrent_factor": names["out"],
+    }
+    function = block_name("pg_lstm_dsp", parameters)
+    blocks.append(Block("lstm_dsp.h.j2", function, (("function", function), *parameters.items())))
+    return KernelChoice(
+        kernel="lstm_dsp",
+        function=function,
+        struct="pg_lstm_dsp_params",
+        fields=fields,
+        tables=tuple(tables),
+        sources=("pg_activation.h", "pg_recurrent_dsp.h", "pg_lstm_dsp.h"),
+        instructions=instructions,
+        blocks=tuple(blocks),
+        scratch_bytes=2 * (operand + widened),
+        state_bytes=4 * stride,
+    )
+
+
+def block_name(prefix: str, parameters: dict[str, int | str]) -> str:
+    """A C name that two blocks share only when their parameters are equal."""
+    numbers = [str(v) for v in parameters.values() if isinstance(v, int)]
+    factors = [str(v).removeprefix("pg_recurrent_factor_") for v in parameters.values() if isinstance(v, str) and v]
+    return "_".join([prefix, *numbers, *(f"f{name}" for name in factors)])
