@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar, cast, get_args
+from typing import Final, Literal, TypeVar, get_args
 
 from projgen.errors import InputError
 
@@ -16,12 +16,15 @@ _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,47}")
 
 # Keywords of C99 and C++ and the names the generated files themselves use.
 _RESERVED: Final = frozenset(
-    """alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl concept const consteval
-    constexpr constinit const_cast continue co_await co_return co_yield decltype default delete do double dynamic_cast
-    else enum explicit export extern false float for friend goto if inline int long mutable namespace new noexcept not
-    not_eq nullptr operator or or_eq private protected public register reinterpret_cast requires restrict return short
-    signed sizeof static static_assert static_cast struct switch template this thread_local throw true try typedef
-    typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq main pg pgh build""".split()
+    {"alignas", "alignof", "and", "and_eq", "asm", "auto", "bitand", "bitor", "bool", "break", "case", "catch"}
+    | {"char", "class", "compl", "concept", "const", "const_cast", "consteval", "constexpr", "constinit", "continue"}
+    | {"decltype", "default", "delete", "do", "double", "dynamic_cast", "else", "enum", "explicit", "export"}
+    | {"extern", "false", "float", "for", "friend", "goto", "if", "inline", "int", "long", "mutable", "namespace"}
+    | {"new", "noexcept", "not", "not_eq", "nullptr", "operator", "or", "or_eq", "private", "protected", "public"}
+    | {"register", "reinterpret_cast", "requires", "restrict", "return", "short", "signed", "sizeof", "static"}
+    | {"static_assert", "static_cast", "struct", "switch", "template", "this", "thread_local", "throw", "true", "try"}
+    | {"typedef", "typeid", "typename", "union", "unsigned", "using", "virtual", "void", "volatile", "wchar_t"}
+    | {"while", "xor", "xor_eq", "main", "pg", "pgh", "build", "cmakelists"}
 )
 
 T = TypeVar("T", bound=str)
@@ -35,7 +38,7 @@ def choice(value: str, allowed: tuple[T, ...], what: str) -> T:
     """
     if value not in allowed:
         raise InputError(f"{what} is {value!r}", ", ".join(allowed), f"{what} (--{what})")
-    return cast(T, value)
+    return next(a for a in allowed if a == value)
 
 
 def model_name(name: str) -> str:

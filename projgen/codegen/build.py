@@ -165,7 +165,7 @@ def _body(namer: Namer, layers: dict[int, CLayer], phase: Phase) -> CBody | None
                     comment(root),
                 )
         if segment.kind is Kind.COPY:
-            port = next(i for i, p in enumerate(schedule.graph.outputs) if _copies(schedule, segment, i, p))
+            port = segment.copy_to
             outputs.add(port)
             source, offset = namer.pointer(segment.inputs[0])
             suffix = "" if len(schedule.graph.outputs) == 1 else f"_{port}"
@@ -188,10 +188,6 @@ def _body(namer: Namer, layers: dict[int, CLayer], phase: Phase) -> CBody | None
 def _port_arg(ports: tuple[Port, ...], base: str, i: int, graph: Graph) -> CArg:
     name = base if len(ports) == 1 else f"{base}_{i}"
     return CArg(name, CTYPES[graph.type(ports[i].value).dtype], base == "input", "value", name)
-
-
-def _copies(schedule: Schedule, segment: Segment, i: int, port: Port) -> bool:
-    return segment.name == f"copy{i}" and port.value == segment.inputs[0]
 
 
 def _resets(schedule: Schedule, layers: dict[int, CLayer]) -> Iterable[CInit]:

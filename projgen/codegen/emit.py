@@ -69,6 +69,11 @@ _FILES = {
 }
 
 
+def file_names(name: str) -> list[str]:
+    """Names of the files that templates make for a model of this name."""
+    return [pattern.format(name=name) for pattern in _FILES]
+
+
 def emit(program: CProgram, extra: dict[str, bytes]) -> BuildPlan:
     """All files of a program.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from projgen import ops
 from projgen.codegen.names import CTYPES, comment, describe, identifier
-from projgen.codegen.program import CArg, CCall, CField, CLayer, CRing, CTable
+from projgen.codegen.program import CArg, CCall, CField, CLayer, CRing, CTable, LayerKind
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
@@ -16,6 +16,13 @@ from projgen.kernels.record import Field, KernelChoice, Table, TableRef
 from projgen.schedule.plan import pad_name, ring_name, scratch_name
 from projgen.schedule.records import Call, Kind, Schedule, Segment
 
+_KINDS: dict[Kind, LayerKind] = {
+    Kind.CALL: "call",
+    Kind.LOOP: "loop",
+    Kind.ROWS: "rows",
+    Kind.ACCUMULATE: "accumulate",
+    Kind.FINISH: "finish",
+}
 _PER_LINE = {"int8": 20, "int16": 14, "int32": 9}
 
 
@@ -150,7 +157,7 @@ def layer(namer: Namer, segment: Segment) -> CLayer:
     return CLayer(
         index=segment.index,
         function=namer.layer(segment),
-        kind=segment.kind.value,  # type: ignore[arg-type]  (copies make no layer)
+        kind=_KINDS[segment.kind],
         comment=tuple(_comment(schedule, segment)),
         calls=tuple(_call(namer.call(segment, i), c.choice) for i, c in enumerate(segment.calls)),
         arguments=tuple(arguments),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+LayerKind = Literal["call", "loop", "rows", "accumulate", "finish"]
+
 
 @dataclass(frozen=True, slots=True)
 class CPort:
@@ -103,7 +105,7 @@ class CLayer:
 
     index: int
     function: str
-    kind: Literal["call", "loop", "rows", "accumulate", "finish"]
+    kind: LayerKind
     comment: tuple[str, ...]
     calls: tuple[CCall, ...]
     arguments: tuple[CArg, ...]

@@ -24,22 +24,32 @@ def test_vectors(graph: Graph, name: str, digest: str) -> CVectors:
     Args:
         digest: hash of the quantised model: seeds the inputs.
     """
-    largest = max(graph.type(p.value).elements for p in graph.inputs)
-    count = max(1, min(_MOST_VECTORS, _MOST_ELEMENTS // largest))
-    steps = _STEPS[: max(1, count)] if graph.has_time else (1,) * count
+    drawn = drawn_inputs(graph, digest)
     inputs: list[list[Array]] = [[] for _ in graph.inputs]
     outputs: list[list[Array]] = [[] for _ in graph.outputs]
-    for i, length in enumerate(steps):
-        drawn = [_draw(graph, p, length, f"{digest}/{i}/{k}") for k, p in enumerate(graph.inputs)]
-        for k, x in enumerate(drawn):
+    for vector in drawn:
+        for k, x in enumerate(vector):
             inputs[k].append(x.reshape(-1))
-        for k, y in enumerate(run_integer(graph, [x[None] for x in drawn])):
+        for k, y in enumerate(run_integer(graph, [x[None] for x in vector])):
             outputs[k].append(y[0].reshape(-1))
+    timed = next((k for k, p in enumerate(graph.inputs) if graph.type(p.value).has_time), None)
+    steps = tuple(1 if timed is None else len(vector[timed]) for vector in drawn)
     return CVectors(
         steps,
         tuple(_table(graph, graph.inputs, k, f"{name}_test_input", v) for k, v in enumerate(inputs)),
         tuple(_table(graph, graph.outputs, k, f"{name}_test_output", v) for k, v in enumerate(outputs)),
     )
+
+
+def drawn_inputs(graph: Graph, digest: str) -> list[tuple[Array, ...]]:
+    """The vectors' inputs, in the IR's layout without a batch axis."""
+    largest = max(graph.type(p.value).elements for p in graph.inputs)
+    count = max(1, min(_MOST_VECTORS, _MOST_ELEMENTS // largest))
+    steps = _STEPS[:count] if graph.has_time else (1,) * count
+    return [
+        tuple(_draw(graph, p, length, f"{digest}/{i}/{k}") for k, p in enumerate(graph.inputs))
+        for i, length in enumerate(steps)
+    ]
 
 
 def _draw(graph: Graph, port: Port, steps: int, seed: str) -> Array:

@@ -116,8 +116,7 @@ def _run_phase(machine: _Machine, phase: Phase) -> None:
 
 def _run_segment(machine: _Machine, segment: Segment) -> None:
     if segment.kind is Kind.COPY:
-        port = int(segment.name.removeprefix("copy"))
-        machine.outputs[port][:] = machine.read(segment.inputs[0]).reshape(-1).view(np.uint8)
+        machine.outputs[segment.copy_to][:] = machine.read(segment.inputs[0]).reshape(-1).view(np.uint8)
     elif segment.kind is Kind.ROWS:
         _run_rows(machine, segment)
     elif segment.kind is Kind.ACCUMULATE:
@@ -205,8 +204,8 @@ def _run_rows(machine: _Machine, segment: Segment) -> None:
         if ring.padded:
             pad = schedule.plan[pad_name(segment, i)].offset
             dtype = graph.type(ring.value).dtype
-            row = np.full(ring.row_bytes // dtype.bytes, ring.pad_value, dtype.value)
-            machine.arena[pad : pad + ring.row_bytes] = row.view(np.uint8)
+            filled = np.full(ring.row_bytes // dtype.bytes, ring.pad_value, dtype.value)
+            machine.arena[pad : pad + ring.row_bytes] = filled.view(np.uint8)
 
     def window(stage: int, row: int) -> Array:
         ring = stages[stage]

@@ -185,7 +185,7 @@ def _copies(graph: Graph, views: Mapping[str, View], direct: Mapping[str, int], 
         if direct.get(views[port.value].root) == i:
             continue
         phase = _phase(graph, port.value, late)
-        copies.append(Segment(-1, f"copy{i}", Kind.COPY, phase, (), (port.value,), ""))
+        copies.append(Segment(-1, f"copy to {port.name}", Kind.COPY, phase, (), (port.value,), "", copy_to=i))
     return copies
 
 

@@ -104,7 +104,7 @@ class Segment:
     ``inputs`` are the activations read (each once, in the kernel's order), ``output`` the value written ("" for an
     accumulation). ``rings`` has one entry per call of a streamed segment. ``in_place`` names the inputs whose
     buffer the output may take over. ``last_only``: a loop that keeps one row of its output, the last computed;
-    ``repeats``: its rows.
+    ``repeats``: its rows. ``copy_to``: the output a copy goes to.
     """
 
     index: int
@@ -118,6 +118,7 @@ class Segment:
     rings: tuple[Ring, ...] = ()
     last_only: bool = False
     repeats: int = 1
+    copy_to: int = -1
 
     @property
     def loop_state_bytes(self) -> int:

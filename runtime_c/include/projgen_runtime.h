@@ -28,7 +28,7 @@
 #endif
 
 #if defined(__GNUC__)
-#define PG_KERNEL static __attribute__((unused, noinline)) /* one copy, visible to profilers */
+#define PG_KERNEL static PG_NOINLINE __attribute__((unused)) /* one copy, visible to profilers */
 #define PG_INLINE static inline __attribute__((always_inline, unused))
 #define PG_ALIGNED(bytes) __attribute__((aligned(bytes)))
 /* A function that is one block of assembly with the usual calling convention; arguments arrive in r0 .. r3.

@@ -1,0 +1,103 @@
+"""The whole way from a model to C, on one screen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from projgen.artifact import Artifact
+from projgen.codegen import manifest as manifests
+from projgen.codegen.build import build_program
+from projgen.codegen.emit import BuildPlan, emit, render_block
+from projgen.codegen.output import check_folder, write_folder
+from projgen.codegen.vectors import test_vectors
+from projgen.errors import FitError, InputError
+from projgen.options import CompileOptions
+from projgen.quant.model import QuantizedModel, quantize
+from projgen.quant.store import to_bytes
+from projgen.schedule import Schedule, schedule
+from projgen.targets import Target, load_target
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+
+def compile(
+    model_or_q: nn.Module | ExportedProgram | QuantizedModel | str | Path,
+    *,
+    calibration: Any = None,
+    target: str | Path | Target = "cortex-m4",
+    out: str | os.PathLike[str],
+    name: str = "model",
+    backend: str = "c",
+    kernels: str = "fast",
+    optimise: str = "speed",
+    activations: str = "int8",
+    weights: str = "int8",
+) -> Artifact:
+    """Compile a model to a folder of C files.
+
+    Args:
+        model_or_q: a quantised model, or what ``projgen.quantize`` takes. It is not modified.
+        calibration: representative inputs; needed unless the model is quantised already.
+        target: a name from ``projgen targets``, the path of a TOML file, or a loaded target.
+        out: folder to write; one that an earlier compilation wrote is replaced, any other is refused.
+        name: prefix of files and C names.
+        backend: "c".
+        kernels: "fast" (what the target's instruction set allows) or "portable" (C99 alone); the same bytes result.
+        optimise: "speed", "ram" (smallest arena found) or "flash" (smallest constants and code).
+        activations, weights: as ``projgen.quantize``.
+
+    Raises:
+        InputError: an option, the data, the model or the folder can't be used.
+        FitError: the weights or the arena are larger than the target's memory.
+    """
+    options = CompileOptions.checked(name, backend, kernels, optimise)
+    cpu = target if isinstance(target, Target) else load_target(target)
+    folder = check_folder(Path(out))
+    if isinstance(model_or_q, QuantizedModel):
+        q = model_or_q
+    elif calibration is None:
+        raise InputError("a float model without calibration data", "representative inputs", "calibration (--data)")
+    else:
+        q = quantize(model_or_q, calibration, activations=activations, weights=weights, name=name)
+    write_folder(generate(q, cpu, options), folder)
+    return Artifact(folder, cpu)
+
+
+def generate(q: QuantizedModel, target: Target, options: CompileOptions) -> BuildPlan:
+    """The files of a quantised model: the same model, target and options give the same bytes.
+
+    Raises:
+        FitError: the weights or the arena are larger than the target's memory.
+    """
+    scheduled = schedule(q.graph, target, options)
+    check_fit(scheduled)
+    digest = q.digest()
+    vectors = test_vectors(q.graph, options.name, digest)
+    program = build_program(scheduled, options, digest, render_block, vectors)
+    extra = {
+        f"{options.name}.json": manifests.to_bytes(manifests.manifest(scheduled, options, digest)),
+        f"{options.name}.qmodel": to_bytes(q.graph),
+    }
+    return emit(program, extra)
+
+
+def check_fit(scheduled: Schedule) -> None:
+    """Refuses a model whose constants or arena alone are larger than the target's memory."""
+    target = scheduled.target
+    where = f"the model (compress it further), or the target: flash and ram in {target.name}.toml"
+    if scheduled.weight_bytes > target.flash_bytes:
+        raise FitError(
+            f"the weights need {scheduled.weight_bytes} bytes of flash, and {target.name} has {target.flash_bytes}",
+            f"up to {target.flash_bytes} bytes of weights and code",
+            where,
+        )
+    if scheduled.plan.arena_bytes > target.ram_bytes:
+        raise FitError(
+            f"the arena needs {scheduled.plan.arena_bytes} bytes of RAM, and {target.name} has {target.ram_bytes}",
+            f"up to {target.ram_bytes} bytes",
+            f"optimise='ram' (--optimise ram), {where}",
+        )
