@@ -13,8 +13,11 @@ _PUBLIC = {
     "ProjectedLayer": "projgen.projection.layers",
     "ProjgenError": "projgen.errors",
     "analyze": "projgen.projection.analyze",
+    "QuantizedModel": "projgen.quant.model",
     "compress": "projgen.projection.compress",
+    "distill": "projgen.projection.distill",
     "load_onnx": "projgen.importers.onnx",
+    "quantize": "projgen.quant.model",
     "unpack_projected_layers": "projgen.projection.layers",
 }
 
@@ -22,10 +25,13 @@ __all__ = [
     "NeuronPCA",
     "ProjectedLayer",
     "ProjgenError",
+    "QuantizedModel",
     "__version__",
     "analyze",
     "compress",
+    "distill",
     "load_onnx",
+    "quantize",
     "unpack_projected_layers",
 ]
 

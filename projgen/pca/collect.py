@@ -32,11 +32,11 @@ from projgen.data import input_layout, place, run_model
 from projgen.errors import InputError, UnsupportedError
 from projgen.pca.discover import Kind, Layer
 from projgen.pca.moments import Moments, MomentSummary
+from projgen.pca.outputs import OutputScale
 
 _EXACT_OUTPUTS = 12
 _DIRECTIONS = 4
 _FIRST_ROWS = 64
-_SPREAD_ROWS = 16
 _CHUNK_VALUES = 4_000_000
 
 
@@ -112,7 +112,7 @@ def collect(
     held = list(_first_batches(stream, batch_axis)) if curvature else []
     if held:
         with torch.no_grad():
-            outputs.calibrate([run_model(model, place(b, model, device), i) for i, b in enumerate(held)], held)
+            outputs.scale.calibrate([run_model(model, place(b, model, device), i) for i, b in enumerate(held)], held)
     _install(model, taps, curvature)
     samples = 0
     shapes: tuple[tuple[int, ...], ...] = ()
@@ -159,38 +159,18 @@ def _finish(tap: _Tap, samples: int) -> LayerStats:
 
 
 class _Outputs:
-    """The model's outputs, normalised so that their differences can be compared.
-
-    One output of scores (its columns spread alike) is centred over its columns, since softmax and argmax ignore
-    a common shift; anything else (regression, reconstruction, several outputs) is divided by each column's
-    standard deviation. The first batches decide.
-    """
+    """The normalised outputs of the present batch, and their variance over all batches."""
 
     def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
-        self._scales: list[Tensor | None] = []
+        self.scale = OutputScale()
         self._sums: list[Tensor] = []
         self._rows = 0
         self.normalised: list[Tensor] = []
 
-    def calibrate(self, results: list[Any], inputs: list[tuple[Tensor, ...]]) -> None:
-        """Decide how to normalise, from the results of some batches."""
-        columns = [_columns(result) for result in results]
-        several, reconstructs = len(columns[0]) > 1, _flatten(results[0])[0].shape == inputs[0][0].shape
-        for parts in zip(*columns, strict=True):
-            rows = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
-            spread = rows.std(0, correction=0)
-            alike = len(rows) < _SPREAD_ROWS or float(spread.max()) <= 8.0 * float(spread.min())
-            scores = alike and not several and not reconstructs and rows.shape[1] > 1
-            floor = max(float(spread.max()) * 1e-3, 1e-12)
-            self._scales.append(None if scores else torch.clamp(spread, min=floor))
-
     def look(self, result: Any) -> None:
         """Take the outputs of one batch."""
-        self.normalised = [
-            x - x.mean(-1, keepdim=True) if scale is None else x / scale
-            for x, scale in zip(_columns(result), self._scales, strict=True)
-        ]
+        self.normalised = self.scale.normalise(result)
         for index, x in enumerate(self.normalised):
             rows = x.detach().reshape(-1, x.shape[-1]).double()
             if index == len(self._sums):
@@ -216,24 +196,6 @@ class _Outputs:
             parts = [(torch.randn(x.shape, generator=self._generator).to(x) * x).sum() for x in self.normalised]
             scalars.append(torch.stack(parts).sum() / (size * _DIRECTIONS) ** 0.5)
         return scalars
-
-
-def _columns(result: Any) -> list[Tensor]:
-    """The floating-point outputs with their features (classes, channels) on the last axis."""
-    tensors = [x for x in _flatten(result) if x.is_floating_point()]
-    if not tensors:
-        raise UnsupportedError("the model returns no floating-point tensor", "a tensor or a tuple of them")
-    return [x.movedim(1, -1) if x.dim() >= 4 else x for x in tensors]
-
-
-def _flatten(result: Any) -> list[Tensor]:
-    if isinstance(result, Tensor):
-        return [result]
-    if isinstance(result, dict):
-        return [x for value in result.values() for x in _flatten(value)]
-    if isinstance(result, list | tuple):
-        return [x for value in result for x in _flatten(value)]
-    return []
 
 
 def _differentiate(outputs: _Outputs, taps: dict[str, _Tap]) -> None:

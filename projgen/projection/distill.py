@@ -1,0 +1,223 @@
+"""Fine-tuning without labels: a compressed student learns its teacher's outputs and hidden states."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projgen.data import as_batches, input_layout, place, run_model
+from projgen.errors import InputError
+from projgen.pca.discover import owned_copy
+from projgen.pca.outputs import OutputScale
+from projgen.progress import Reporter
+from projgen.projection.layers import ProjectedLayer
+from projgen.projection.recurrent import ProjectedGRU, ProjectedLSTM
+from projgen.projection.samples import Pool, split
+
+_EVALUATIONS = 12
+_PATIENCE = 4
+_RECURRENT = (nn.LSTM, nn.GRU, ProjectedLSTM, ProjectedGRU)
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    data: Any,
+    *,
+    epochs: float | None = None,
+    steps: int = 800,
+    batch_size: int = 56,
+    learning_rate: float = 3e-3,
+    hidden_weight: float = 0.3,
+    augment: bool = True,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    verbosity: str = "summary",
+) -> nn.Module:
+    """Train a copy of the student to reproduce the teacher; no labels are used.
+
+    The loss is the squared difference of the normalised outputs over their variance (scores are centred over the
+    classes, anything else is standardised), plus ``hidden_weight`` times that of the hidden states of recurrent
+    layers of the same name and width. Adam with a one-cycle rate (10% warm-up) and gradient norms clipped at 1.
+
+    Args:
+        student: the compressed model, packed or unpacked (not modified). teacher: the original.
+        data: any form ``projgen.data`` accepts, as a stream of samples: they are batched anew (sequences with
+            others of about their length, cut to the shortest) and held in memory.
+        epochs: passes over the data; None means ``steps`` optimiser steps.
+        augment: train also on noisy and mixed inputs, images also shifted; the teacher sees the same.
+        seed: of batches and augmentation; the same seed gives the same result on the same machine.
+        device: where to train; the student's own by default.
+    Returns:
+        The trained copy: the best of the states seen, judged without augmentation; in the
+        second half it stops early when the last four of twelve evaluations brought nothing.
+    """
+    reporter = Reporter(verbosity)
+    _check(epochs, steps, batch_size, learning_rate)
+    layout = input_layout(teacher)
+    first = next((p for p in student.parameters()), None)
+    target = torch.device(device if device is not None else (first.device if first is not None else "cpu"))
+    batches = as_batches(data, teacher)
+    samples = [split(place(batch, teacher, target), layout) for batch in batches]
+    pool = Pool([sample for group in samples for sample in group], layout, batch_size)
+    pupil, expert = copy.deepcopy(student).to(target), owned_copy(teacher).to(target).eval().requires_grad_(False)
+    modes = {name: module.training for name, module in pupil.named_modules()}
+    _training_mode(pupil)
+    balance_factors(pupil)
+    wanted = [p for p in pupil.parameters() if p.requires_grad]
+    if not wanted:
+        raise InputError("the student has no parameter that trains", "parameters with requires_grad", "student")
+    total = steps if epochs is None else max(1, math.ceil(epochs * len(pool.samples) / batch_size))
+    objective = _Objective(pupil, expert, hidden_weight, pool)
+    best, stale = objective.measure(), 0
+    start = best
+    state = copy.deepcopy(pupil.state_dict())
+    optimiser = torch.optim.Adam(wanted, lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(total, 2), pct_start=0.1)
+    generator = torch.Generator().manual_seed(seed)
+    every = max(1, total // _EVALUATIONS)
+    stream = pool.stream(generator)
+    for step in reporter.track(range(1, total + 1), "distilling", total):
+        batch = next(stream)
+        inputs = pool.augmented(batch, generator) if augment else batch
+        loss = objective.loss(inputs)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(wanted, 1.0)
+        optimiser.step()
+        schedule.step()
+        if step % every and step != total:
+            continue
+        now = objective.measure()
+        reporter.iteration(f"step {step}: loss {now:.3e}")
+        if now < best * 0.999:
+            best, stale, state = now, 0, copy.deepcopy(pupil.state_dict())
+        else:
+            stale += 1
+        if stale >= _PATIENCE and step > total // 2:  # the falling rate of the second half brings the most
+            break
+    objective.close()
+    pupil.load_state_dict(state)
+    for name, module in pupil.named_modules():
+        module.training = modes[name]
+    reporter.summary(f"Distilled over {len(pool.samples)} samples: loss {start:.3e} -> {best:.3e}")
+    return pupil
+
+
+def balance_factors(model: nn.Module) -> None:
+    """Give the two factors of each product the same singular values (the product does not change)."""
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, ProjectedLSTM | ProjectedGRU):
+                for index in range(len(module.input_rank)):
+                    for weight, other in (("weight_ih", "input_projector"), ("weight_hh", "output_projector")):
+                        a, q = module.cell_tensor(weight, index), module.cell_tensor(other, index)
+                        if a is not None and q is not None:
+                            left, right = _balanced(a, q.T)
+                            a.copy_(left)
+                            q.copy_(right.T)
+            elif isinstance(module, ProjectedLayer) and module.original_class.endswith("Linear"):
+                projector = module.network.get_submodule("input_projector").get_parameter("weight")
+                core = module.network.get_submodule("core").get_parameter("weight")
+                left, right = _balanced(core, projector)
+                core.copy_(left)
+                projector.copy_(right)
+
+
+def _balanced(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """U S^1/2 and S^1/2 V^T of A B, from thin QR factorisations."""
+    qa, ra = torch.linalg.qr(a.double())
+    qb, rb = torch.linalg.qr(b.double().T)
+    u, s, vt = torch.linalg.svd(ra @ rb.T)
+    root = s.sqrt()
+    return (qa @ (u * root)).to(a.dtype), ((root[:, None] * vt) @ qb.T).to(b.dtype)
+
+
+class _Objective:
+    """The loss of a batch, with hooks on the recurrent layers of both models."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module, hidden_weight: float, pool: Pool) -> None:
+        self._student = student
+        self._teacher = teacher
+        self._weight = hidden_weight
+        self._hidden: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": {}}
+        self._handles: list[Any] = []
+        self._watched = pool.watched()
+        names = [name for name, m in teacher.named_modules() if isinstance(m, nn.LSTM | nn.GRU)]
+        for name in names if hidden_weight > 0 else []:
+            ours, theirs = _module(student, name), teacher.get_submodule(name)
+            if ours is not None and ours.hidden_size == theirs.hidden_size:
+                for side, module in (("student", ours), ("teacher", theirs)):
+                    self._handles.append(module.register_forward_hook(partial(self._keep, side, name)))
+        with torch.no_grad():
+            results = [run_model(teacher, batch, index) for index, batch in enumerate(self._watched)]
+            self._scale = OutputScale()
+            self._scale.calibrate(results, self._watched)
+            normalised = [self._scale.normalise(result) for result in results]
+        self._spread = [_variance(parts) for parts in zip(*normalised, strict=True)]
+
+    def _keep(self, side: str, name: str, _module: nn.Module, _args: Any, output: Any) -> None:
+        self._hidden[side][name] = output[0]
+
+    def loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """Outputs and hidden states of a batch, each relative to its variance."""
+        with torch.no_grad():
+            theirs = self._scale.normalise(self._teacher(*batch))
+        ours = self._scale.normalise(run_model(self._student, batch, 0))
+        total = torch.zeros((), device=theirs[0].device, dtype=theirs[0].dtype)
+        for s, t, spread in zip(ours, theirs, self._spread, strict=True):
+            total = total + (s - t).square().mean() / spread
+        for name, h in self._hidden["student"].items():
+            t = self._hidden["teacher"][name]
+            total = total + self._weight * (h - t).square().mean() / t.var().clamp_min(1e-8)
+        return total
+
+    def measure(self) -> float:
+        """Mean loss over the watched samples, without augmentation."""
+        with torch.no_grad():
+            weights = [batch[0].shape[0] for batch in self._watched]
+            losses = [float(self.loss(batch)) for batch in self._watched]
+        mean = sum(w * v for w, v in zip(weights, losses, strict=True)) / sum(weights)
+        return mean if math.isfinite(mean) else math.inf
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def _module(student: nn.Module, name: str) -> Any:
+    try:
+        module = student.get_submodule(name)
+    except AttributeError:
+        return None
+    inner = module.network if isinstance(module, ProjectedLayer) else module
+    return inner if isinstance(inner, _RECURRENT) else None
+
+
+def _variance(parts: tuple[Tensor, ...]) -> float:
+    rows = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+    return max(float(rows.var(0, correction=0).mean()), 1e-12)
+
+
+def _training_mode(model: nn.Module) -> None:
+    """Frozen statistics and no dropout, but recurrent layers in the mode cuDNN differentiates."""
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, _RECURRENT) and module.dropout == 0.0:
+            module.training = True
+
+
+def _check(epochs: float | None, steps: int, batch_size: int, learning_rate: float) -> None:
+    for name, value in (
+        ("epochs", epochs),
+        ("steps", steps),
+        ("batch_size", batch_size),
+        ("learning_rate", learning_rate),
+    ):
+        if value is not None and not value > 0:
+            raise InputError(f"{name}={value!r}", "a number above 0", name)

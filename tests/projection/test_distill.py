@@ -1,0 +1,117 @@
+"""distill: it lowers the output error without labels, reproducibly, and leaves its arguments alone."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import projgen
+from projgen.errors import InputError
+from projgen.projection.distill import balance_factors
+
+
+class Steps(nn.Module):
+    def __init__(self, batch_first: bool = True) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(4, 16, batch_first=batch_first)
+        self.fc = nn.Linear(16, 3)
+        self.last = (slice(None), -1) if batch_first else (-1,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.rnn(x)[0][self.last])
+
+
+def case(name: str) -> tuple[nn.Module, list[Tensor], dict[str, object]]:
+    torch.manual_seed(0)
+    if name == "mlp":
+        model = nn.Sequential(nn.Linear(10, 24), nn.Tanh(), nn.BatchNorm1d(24), nn.Linear(24, 4))
+        return model.eval(), list(torch.randn(200, 10).split(32)), {"0": 4, "3": 2}
+    if name == "conv":
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+            nn.Linear(32, 3),
+        )  # fmt: skip
+        return model.eval(), list(torch.randn(120, 1, 16, 16).split(40)), {"2": (3, 3)}
+    sequences = [torch.randn(1, n, 4) for n in torch.randint(5, 12, (120,)).tolist()]
+    if name == "time-first":
+        return Steps(False), [s.transpose(0, 1) for s in sequences], {"rnn": (2, 4)}
+    return Steps(), sequences, {"rnn": (2, 4)}
+
+
+def error(student: nn.Module, teacher: nn.Module, batches: list[Tensor]) -> float:
+    def centred(model: nn.Module) -> Tensor:
+        y = torch.cat([model(b) for b in batches])
+        return y - y.mean(1, keepdim=True)
+
+    with torch.no_grad():
+        return float((centred(student) - centred(teacher)).square().mean() / centred(teacher).var())
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv", "sequences", "time-first"])
+@pytest.mark.parametrize("unpack", [False, True])
+def test_it_lowers_the_output_error_and_is_reproducible(name: str, unpack: bool) -> None:
+    teacher, data, ranks = case(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        student, _ = projgen.compress(teacher, data, ranks=ranks, method="pca", unpack=unpack, verbosity="off")
+    before = copy.deepcopy((student.state_dict(), teacher.state_dict()))
+    options = {"steps": 60, "verbosity": "off", "learning_rate": 1e-2}
+    trained = projgen.distill(student, teacher, data, seed=3, **options)
+    assert error(trained, teacher, data) < 0.7 * error(student, teacher, data)
+    again = projgen.distill(student, teacher, data, seed=3, **options)
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), again.parameters(), strict=True))
+    for module, state in zip((student, teacher), before, strict=True):
+        assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+        assert not any(m._forward_hooks for m in module.modules())
+    assert [m.training for m in trained.modules()] == [m.training for m in student.modules()]
+    assert trained._projgen_inputs == student._projgen_inputs
+
+
+def test_it_never_returns_something_worse_than_it_got() -> None:
+    teacher, data, _ = case("mlp")
+    same = projgen.distill(copy.deepcopy(teacher), teacher, data, steps=20, learning_rate=1.0, verbosity="off")
+    assert error(same, teacher, data) < 1e-10
+
+
+def test_epochs_count_passes_and_progress_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    teacher, data, ranks = case("mlp")
+    student, _ = projgen.compress(teacher, data, ranks=ranks, verbosity="off")
+    projgen.distill(student, teacher, data, epochs=3, batch_size=50, verbosity="iterations", augment=False)
+    out = capsys.readouterr().out
+    steps = [int(line.split()[1].rstrip(":")) for line in out.splitlines() if line.startswith("step ")]
+    assert steps == list(range(1, len(steps) + 1)) and 7 <= len(steps) <= 12  # of 3 * 200 / 50
+    assert "Distilled over 200 samples: loss" in out
+
+
+@pytest.mark.parametrize("name", ["mlp", "sequences"])
+def test_balancing_changes_factors_not_products(name: str) -> None:
+    teacher, data, ranks = case(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        student, _ = projgen.compress(teacher, data, ranks=ranks, verbosity="off")
+    balanced = copy.deepcopy(student)
+    balance_factors(balanced)
+    torch.testing.assert_close(balanced(data[0]), student(data[0]), rtol=1e-4, atol=1e-4)
+    if name == "mlp":
+        a, b = balanced[0].network.core.weight, balanced[0].network.input_projector.weight
+        torch.testing.assert_close(a.T @ a, b @ b.T, rtol=1e-3, atol=1e-4)
+
+
+def test_arguments_and_data_are_checked() -> None:
+    teacher, data, _ = case("mlp")
+    for options, text in (
+        ({"steps": 0}, r"steps=0\. Allowed: a number above 0"),
+        ({"epochs": -1}, "epochs=-1"),
+        ({"learning_rate": 0.0}, "learning_rate=0"),
+    ):
+        with pytest.raises(InputError, match=text):
+            projgen.distill(teacher, teacher, data, **options)
+    with pytest.raises(InputError, match="the student has no parameter that trains"):
+        projgen.distill(copy.deepcopy(teacher).requires_grad_(False), teacher, data)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match=r"samples of 2 different shapes"):
+        projgen.distill(model, model, [torch.randn(2, 1, 8, 8), torch.randn(2, 1, 9, 9)])
