@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from projgen import ops
 from projgen.errors import InputError, InputTypeError
 from projgen.ir.graph import Array, Graph, Port, Stage
 from projgen.ir.interpreter import run_integer
+from projgen.ir.verify import VerifyError, verify
 from projgen.quant.boundary import dequantise_output, quantise_input
 from projgen.quant.quantise import prove
 from projgen.quant.store import digest, load_graph, save_graph
@@ -91,10 +91,13 @@ class QuantizedModel:
             InputError: the file is missing or damaged, or holds a model that could overflow.
         """
         graph = load_graph(path)
-        for node in graph.nodes:
-            if not isinstance(node.attrs, ops.get(node.op).attrs):
-                raise InputError(f"{path} is damaged: node {node.name!r} is no {node.op}", "a saved model", "path")
-        prove(graph)
+        try:
+            verify(graph)
+            prove(graph)
+        except (VerifyError, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} holds no valid model: {error}", "a saved quantised model", "path") from error
         return cls(graph)
 
     def digest(self) -> str:

@@ -8,6 +8,7 @@ from projgen import ops
 from projgen.errors import UnsupportedError
 from projgen.ir.graph import Graph, Node, Stage, Value
 from projgen.ir.types import DType, Quant, TensorType
+from projgen.ir.verify import verify
 from projgen.quant.calibrate import Calibration
 from projgen.quant.fixed import affine
 from projgen.quant.low_rank import low_rank_types
@@ -39,6 +40,7 @@ def quantise(graph: Graph, calibration: Calibration) -> Graph:
         nodes += made.nodes
         values += made.values
     quantised = graph.with_(nodes=nodes, values=values, stage=Stage.QUANTISED)
+    verify(quantised, after="quantise")
     prove(quantised)
     return quantised
 
