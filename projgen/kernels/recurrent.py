@@ -88,4 +88,5 @@ KERNELS: Final = (
     KernelDef("lstm_portable", "lstm", frozenset(), _portable),
     KernelDef("gru_portable", "gru", frozenset(), _portable),
     KernelDef("lstm_dsp", "lstm", frozenset({"dsp"}), recurrent_dsp.lstm),
+    KernelDef("gru_dsp", "gru", frozenset({"dsp"}), recurrent_dsp.gru),
 )

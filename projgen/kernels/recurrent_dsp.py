@@ -7,14 +7,14 @@ from typing import Final
 
 import numpy as np
 
-from projgen.ir.attrs import Lstm
+from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
-from projgen.ir.numerics import LowRank, LstmNumerics
+from projgen.ir.numerics import GruNumerics, LowRank, LstmNumerics
 from projgen.kernels.layouts import plain, table
 from projgen.kernels.packed import LIMIT
 from projgen.kernels.record import Block, Field, KernelChoice, Table, TableRef
 from projgen.kernels.recurrent_common import recurrent_numerics
-from projgen.kernels.recurrent_streams import Columns, FactorStream, LstmStream
+from projgen.kernels.recurrent_streams import Columns, FactorStream, GruStream, LstmStream
 from projgen.quant.fixed import Ints
 from projgen.quant.recurrent import low_rank_bounds, reach
 from projgen.targets import Target
@@ -130,6 +130,36 @@ def factor(graph: Graph, node: Node, side: Side) -> tuple[Block, Table, float]:
     return block, table(table_name, layout, constants, "packed row pairs: starts, weights, multipliers"), instructions
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Operands:
+    """What builds the operand of a step: the factors' blocks and streams, and the instructions."""
+
+    functions: tuple[str, str]
+    fields: dict[str, Field]
+    tables: list[Table]
+    blocks: list[Block]
+    instructions: float
+
+
+def _operands(graph: Graph, node: Node, x: Side, h: Side, stride: int) -> Operands:
+    functions = {"in": "", "out": ""}
+    fields: dict[str, Field] = {"input_factor": 0, "recurrent_factor": 0}
+    tables: list[Table] = []
+    blocks: list[Block] = []
+    instructions = 6.0 * x.features + (0.6 * stride if h.low_rank is None else 0.0)
+    for side in (x, h):
+        if side.low_rank is None:
+            continue
+        block, stream, extra = factor(graph, node, side)
+        if block not in blocks:
+            blocks.append(block)
+        tables.append(stream)
+        fields[stream.name] = TableRef(stream.name)
+        functions[side.role] = block.function
+        instructions += extra
+    return Operands((functions["in"], functions["out"]), fields, tables, blocks, instructions)
+
+
 def columns_of(x: Side, h: Side, x_padded: int, h_padded: int, wide: bool) -> Columns:
     """How the gate matrices lie in the stream."""
     return Columns(x.width, h.width, x_padded, h_padded, wide, x.weight_shift, h.weight_shift)
@@ -160,23 +190,12 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
     layout = LstmStream(units, columns_of(x, h, x_padded, columns - x_padded, wide))
     constants = {role: graph.data(node, role) for role in ("w", "r", "b", "m")}
     tables = [table("gates", layout, constants, f"per unit: starts, {_FORM[wide]} of i, f, g, o, multipliers")]
-    fields: dict[str, Field] = {"gates": TableRef("gates"), "input_factor": 0, "recurrent_factor": 0}
-    blocks: list[Block] = []
-    names = {"in": "", "out": ""}
+    extras = _operands(graph, node, x, h, stride)
     per_quad, per_half, separating = (11, 6, 0) if wide else (14, 8, 4)
     around = 42.0 + separating + (2 if not frame else 0) + (numerics.cell_fraction < 12) + (per_half if half else 0)
-    instructions = 60.0 + units * (around + loop.instructions(per_quad, 2))
-    for side in (x, h):
-        if side.low_rank is None:
-            instructions += 6.0 * side.width if side.role == "in" else 0.6 * stride
-            continue
-        block, stream, extra = factor(graph, node, side)
-        if block not in blocks:
-            blocks.append(block)
-        tables.append(stream)
-        fields[stream.name] = TableRef(stream.name)
-        names[side.role] = block.function
-        instructions += extra + (6.0 * side.features if side.role == "in" else 0.0)
+    instructions = 60.0 + extras.instructions + units * (around + loop.instructions(per_quad, 2))
+    fields = {"gates": TableRef("gates"), **extras.fields}
+    tables += extras.tables
     for role, name, dtype in (("h0", "initial_hidden", "int8"), ("c0", "initial_cells", "int16")):
         fields[name] = 0
         if role in node.inputs:
@@ -199,11 +218,11 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
         "h_shift": h.shift,
         "x_width": x_padded,
         "widened": operand,
-        "input_factor": names["in"],
-        "recurrent_factor": names["out"],
+        "input_factor": extras.functions[0],
+        "recurrent_factor": extras.functions[1],
     }
     function = block_name("pg_lstm_dsp", parameters)
-    blocks.append(Block("lstm_dsp.h.j2", function, (("function", function), *parameters.items())))
+    step = Block("lstm_dsp.h.j2", function, (("function", function), *parameters.items()))
     return KernelChoice(
         kernel="lstm_dsp",
         function=function,
@@ -212,8 +231,79 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
         tables=tuple(tables),
         sources=("pg_activation.h", "pg_recurrent_dsp.h", "pg_lstm_dsp.h"),
         instructions=instructions,
-        blocks=tuple(blocks),
+        blocks=(*extras.blocks, step),
         scratch_bytes=2 * (operand + widened),
+        state_bytes=4 * stride,
+    )
+
+
+def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noqa: ARG001  (the records' signature)
+    """The GRU step; None where a packed pair of a factor could overflow or the layer is too large for the block."""
+    attrs, numerics = node.attrs, recurrent_numerics(node)
+    if not (isinstance(attrs, Gru) and isinstance(numerics, GruNumerics)):
+        raise TypeError(f"node {node.name!r} is no GRU")
+    both = sides(graph, node)
+    units, stride = attrs.hidden, -(-attrs.hidden // 8) * 8
+    if both is None or stride > _HIGHEST_STRIDE:
+        return None
+    x, h = both
+    wide = not fits_pairs(graph, node, x, h)
+    loops, halves = [], []
+    for side in (x, h):
+        full = side.even if side.low_rank else side.fours
+        loops.append(loop_of(full // 4))
+        halves.append(full % 4 == 2 and loops[-1].times == 1)
+        if full % 4 == 2 and not halves[-1]:
+            loops[-1] = loop_of(full // 4 + 1)
+    padded = [loop.columns + (2 if half else 0) for loop, half in zip(loops, halves, strict=True)]
+    if sum(padded) > 4 * _MOST_QUADS:
+        return None
+    layout = GruStream(units, columns_of(x, h, padded[0], padded[1], wide))
+    constants = {role: graph.data(node, role) for role in ("w", "r", "b", "b_hn", "m")}
+    tables = [table("gates", layout, constants, f"per two units: starts, {_FORM[wide]} of r, z, n, multipliers")]
+    extras = _operands(graph, node, x, h, stride)
+    tables += extras.tables
+    fields: dict[str, Field] = {"gates": TableRef("gates"), **extras.fields, "initial_hidden": 0}
+    if "h0" in node.inputs:
+        fields["initial_hidden"] = TableRef("initial_hidden")
+        tables.append(plain(graph, node, "h0", "initial_hidden", "int16", "[units], Q15"))
+    per_quad, per_half, around = (18, 9, 66.0) if wide else (21, 11, 74.0)
+    products = sum(loop.instructions(per_quad, 3) + per_half * half for loop, half in zip(loops, halves, strict=True))
+    blocks = -(-units // 2)
+    operand = -(-(padded[0] + max(padded[1], 0 if h.low_rank else stride)) // 4) * 4
+    widened = x.fours if x.low_rank is None else -(-x.features // 4) * 4
+    staged = units % 2
+    parameters: dict[str, int | str] = {
+        "inputs": x.features,
+        "units": units,
+        "stride": stride,
+        "x_quads": loops[0].quads,
+        "x_loops": loops[0].times,
+        "x_half": int(halves[0]),
+        "h_quads": loops[1].quads,
+        "h_loops": loops[1].times,
+        "h_half": int(halves[1]),
+        "wide": int(wide),
+        "shift": numerics.shift,
+        "x_shift": x.shift,
+        "h_shift": h.shift,
+        "widened": operand,
+        "staged": (operand + widened) * staged,
+        "input_factor": extras.functions[0],
+        "recurrent_factor": extras.functions[1],
+    }
+    function = block_name("pg_gru_dsp", parameters)
+    step = Block("gru_dsp.h.j2", function, (("function", function), *parameters.items()))
+    return KernelChoice(
+        kernel="gru_dsp",
+        function=function,
+        struct="pg_gru_dsp_params",
+        fields=fields,
+        tables=tuple(tables),
+        sources=("pg_activation.h", "pg_recurrent_dsp.h", "pg_gru_dsp.h"),
+        instructions=70.0 + extras.instructions + blocks * (around + products) + 6.0 * staged * units,
+        blocks=(*extras.blocks, step),
+        scratch_bytes=2 * (operand + widened) + staged * (units + 1),
         state_bytes=4 * stride,
     )
 
