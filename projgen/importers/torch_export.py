@@ -323,5 +323,5 @@ def _origin(node: torch.fx.Node, op: str) -> tuple[str, str]:
         kind, inner = cls_name, full
     short = op.strip("_")
     is_layer = (kind.startswith("torch.nn.modules.") and ".container." not in kind) or short in {"lstm", "gru"}
-    base = path if is_layer and path else f"{path}.{short}" if path else node.name
+    base = path if is_layer and path else f"{path}.{short}" if path else short
     return path, base if not base[:1].isdigit() else f"{short}_{base}"

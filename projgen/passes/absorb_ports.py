@@ -12,7 +12,7 @@ from projgen.ir import attrs as ir
 from projgen.ir.graph import Graph, Node, Port, Value
 from projgen.passes.record import Pass
 from projgen.passes.remove_dead import NO_DEAD_NODES
-from projgen.passes.rewrite import constant, fresh, sole_reader
+from projgen.passes.rewrite import constant, fresh
 
 
 def run(graph: Graph) -> Graph:
@@ -24,31 +24,38 @@ def run(graph: Graph) -> Graph:
 
 
 def _absorb_input(graph: Graph, port: Port) -> Graph:
-    """Move the axes of an input, and of the nodes that lead from it to the Transpose."""
-    path: list[Node] = []
-    value = port.value
-    while (node := sole_reader(graph, value)) is not None and node.op != "transpose":
-        if not _is_carrier(graph, node, value):
+    """Move the axes of an input, and of the nodes that lead from it to Transposes, all alike."""
+    carriers: dict[str, Node] = {}
+    ends: dict[str, Node] = {}
+    perms: set[tuple[int, ...]] = set()
+    pending = [port.value]
+    while pending:
+        value = pending.pop()
+        if graph.is_output(value):
             return graph
-        path.append(node)
-        value = node.output
-    if node is None:
+        for node in graph.readers(value):
+            if isinstance(node.attrs, ir.Transpose):
+                ends[node.output] = node
+                perms.add(node.attrs.perm)
+            elif not _is_carrier(graph, node, value):
+                return graph
+            elif node.name not in carriers:
+                carriers[node.name] = node
+                pending.append(node.output)
+    if len(perms) != 1 or any(graph.is_output(value) for value in ends):
         return graph
-    assert isinstance(node.attrs, ir.Transpose)
-    perm = node.attrs.perm
-    values = [_permuted(graph.values[v], perm) for v in (port.value, *(n.output for n in path))]
-    nodes = {n.name: n for n in graph.nodes if n is not node}
-    for carrier in path:
-        moved, extra = _moved(graph, carrier, perm)
-        nodes[carrier.name] = moved
+    (perm,) = perms
+    values = [_permuted(graph.values[v], perm) for v in (port.value, *(n.output for n in carriers.values()))]
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.output in ends:
+            continue
+        kept, extra = _moved(graph, node, perm) if node.name in carriers else (node, [])
         values += extra
-    renamed = {
-        name: replace(n, inputs={r: value if v == node.output else v for r, v in n.inputs.items()})
-        for name, n in nodes.items()
-    }
-    outputs = tuple(replace(p, value=value) if p.value == node.output else p for p in graph.outputs)
-    inputs = tuple(replace(p, perm=tuple(p.perm[i] for i in perm)) if p is port else p for p in graph.inputs)
-    return graph.with_(nodes=renamed.values(), values=values, inputs=inputs, outputs=outputs)
+        inputs = {role: ends[v].inputs["x"] if v in ends else v for role, v in kept.inputs.items()}
+        nodes.append(replace(kept, inputs=inputs))
+    ports = tuple(replace(p, perm=tuple(p.perm[i] for i in perm)) if p is port else p for p in graph.inputs)
+    return graph.with_(nodes=nodes, values=values, inputs=ports)
 
 
 def _is_carrier(graph: Graph, node: Node, value: str) -> bool:

@@ -161,6 +161,8 @@ def merge_uniform(graph: Graph, node: Node) -> Edit | None:
             made, x = make(name, op, attrs, {"a": x, "b": b}, node.source)
             nodes.append(made)
             values += [b, x]
+    if not nodes and graph.is_output(node.output) and graph.is_input(x.name):
+        return None
     return Edit(frozenset({before.name, node.name}), tuple(nodes), tuple(values), {node.output: x.name})
 
 

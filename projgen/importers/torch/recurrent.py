@@ -46,6 +46,10 @@ def _aten(node: torch.fx.Node) -> str:
 
 
 def _cells(imp: Importer, call: Call) -> list[_Cell]:
+    if call.args["bidirectional"]:
+        raise call.refused("a bidirectional RNN", "one direction")
+    if call.args["train"] and call.args["dropout"]:
+        raise call.refused("dropout that is active at inference", "eval mode")
     nodes: Any = call.node.args[2]
     layers = int(call.args["num_layers"])
     biases = bool(call.args["has_biases"])
@@ -83,10 +87,6 @@ def _sequence(imp: Importer, call: Call) -> tuple[Tracked, int]:
             f"its input has {x.rank} axes with the batch as axis {x.batch}",
             f"3 axes with the batch as axis {batch}" + ("" if batch == 0 else " (or batch_first=True)"),
         )
-    if call.args["bidirectional"]:
-        raise call.refused("a bidirectional RNN", "one direction")
-    if call.args["train"] and call.args["dropout"]:
-        raise call.refused("dropout that is active at inference", "eval mode")
     return imp.ordered(call, x, x.plain), 1 - batch
 
 
