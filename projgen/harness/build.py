@@ -294,17 +294,15 @@ def _driver_commands(
 
 def _model_view(model: ModelFolder) -> dict[str, object]:
     """What the driver's template sees of a model; sizes in bytes."""
-    item = model.dtype.itemsize
     return {
         "name": model.name,
         "macro": model.name.upper(),
-        "type": f"{model.element}_t",
         "sequence": model.sequence,
         "per_step_output": model.per_step_output,
         "has_step": model.step,
         "input_in_arena": model.input_in_arena,
-        "inputs": [tensor.size * item for tensor in model.inputs],
-        "outputs": [tensor.size * item for tensor in model.outputs],
+        "inputs": model.inputs,
+        "outputs": model.outputs,
     }
 
 

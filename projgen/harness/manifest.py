@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,21 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input or output: its name and its number of elements (per step in a sequence model)."""
+    """An input or output: its name, its number of elements (per step where it runs over time), its element type."""
 
     name: str
     size: int
+    element: str = "int8"
+    over_time: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Element type, little-endian."""
+        return np.dtype("<i2" if self.element == "int16" else "i1")
+
+    @property
+    def bytes(self) -> int:
+        return self.size * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,7 @@ class ModelFolder:
         sequence: it has a time axis (``NAME_run_sequence``), else ``NAME_run``.
         step: it has ``NAME_reset`` and ``NAME_step``.
         per_step_output: a sequence gives one output per step.
-        element: ``int8`` or ``int16``.
+        element: ``int8`` or ``int16``: of the first input.
         arena_bytes: with the input outside the arena.
         arena_with_input_bytes: with it inside, at ``input_offset``.
     """
@@ -73,14 +84,13 @@ class ModelFolder:
         return self.folder / f"{self.name}.c"
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Element type of inputs and outputs, little-endian."""
-        return np.dtype("<i2" if self.element == "int16" else "i1")
-
-    @property
     def input_in_arena(self) -> bool:
         """Whether the single input may lie inside the arena."""
         return not self.sequence and len(self.inputs) == 1 and self.arena_with_input_bytes > 0
+
+    def steps(self, inputs: Sequence[Any]) -> int:
+        """Steps of a record's inputs: the length of those that run over time; 1 without a time axis."""
+        return next((len(x) for tensor, x in zip(self.inputs, inputs, strict=True) if tensor.over_time), 1)
 
     @property
     def run_functions(self) -> tuple[str, ...]:
@@ -122,6 +132,14 @@ def _manifest(path: Path) -> Mapping[str, Any] | None:
     return data if isinstance(data, dict) and "schema" in data and "interface" in data else None
 
 
+def _tensor(row: Mapping[str, Any], element: str, over_time: bool) -> Tensor:
+    """A row of inputs or outputs; what it does not say is as in the interface."""
+    own = str(row.get("element") or element)
+    if own not in ("int8", "int16"):
+        raise ValueError(f"a tensor of {own}")
+    return Tensor(str(row["name"]), int(row["size"]), own, bool(row.get("over_time", over_time)))
+
+
 def _model(folder: Path, data: Mapping[str, Any]) -> ModelFolder:
     interface = data["interface"]
     kind, element = interface["kind"], interface["element"]
@@ -135,8 +153,8 @@ def _model(folder: Path, data: Mapping[str, Any]) -> ModelFolder:
         step=sequence and bool(interface["step"]),
         per_step_output=sequence and bool(interface["per_step_output"]),
         element=element,
-        inputs=tuple(Tensor(str(t["name"]), int(t["size"])) for t in data["inputs"]),
-        outputs=tuple(Tensor(str(t["name"]), int(t["size"])) for t in data["outputs"]),
+        inputs=tuple(_tensor(t, element, sequence) for t in data["inputs"]),
+        outputs=tuple(_tensor(t, element, sequence and bool(interface["per_step_output"])) for t in data["outputs"]),
         weight_bytes=int(data["weight_bytes"]),
         arena_bytes=int(data["arena_bytes"]),
         arena_with_input_bytes=int(data.get("arena_with_input_bytes") or 0),

@@ -185,7 +185,7 @@ def _measurement(
             f"weights in its manifest"
         )
     number = len(results)
-    steps = float(np.mean([len(record.inputs[0]) for record in records])) if model.sequence else 1.0
+    steps = float(np.mean([model.steps(record.inputs) for record in records])) if model.sequence else 1.0
     layers = _layers(model, counts, number, steps)
     cycles = estimate_cycles(counts, code) if counts is not None and code is not None else None
     bounds = [stack_bound(code, name) for name in model.run_functions] if code is not None else [None]

@@ -41,7 +41,7 @@ class Record:
 
     Attributes:
         inputs: one integer array per input of the model, (size,) or any shape of as many elements; in a
-            sequence model (steps, size).
+            sequence model (steps, size) where it runs over time.
         model: place of the model in the image.
         mode: ``run``, or ``step``: reset, then step by step, the arena spoilt between the steps.
         input_in_arena: the input lies inside the arena, at its offset there.
@@ -76,7 +76,10 @@ def encode(models: Sequence[ModelFolder], records: Sequence[Record], *, paint: b
     for place, record in enumerate(records):
         model = _model_of(models, record, place)
         steps = _check(model, record, place)
-        payload = b"".join(np.ascontiguousarray(x, dtype=model.dtype).tobytes() for x in record.inputs)
+        payload = b"".join(
+            np.ascontiguousarray(x, dtype=tensor.dtype).tobytes()
+            for tensor, x in zip(model.inputs, record.inputs, strict=True)
+        )
         mode = _IN_ARENA if record.input_in_arena else _MODES[record.mode]
         parts.append(_RECORD.pack(record.model, mode, steps, record.misalign, len(payload)))
         parts.append(payload)
@@ -98,12 +101,12 @@ def decode(models: Sequence[ModelFolder], records: Sequence[Record], data: bytes
         code, faults, stack, size = _RESULT.unpack_from(data, offset)
         offset += _RESULT.size
         _check_result(model, place, code, faults)
-        steps = len(record.inputs[0]) if model.per_step_output else 1
+        steps = model.steps(record.inputs) if model.per_step_output else 1
         outputs = []
         for tensor in model.outputs:
             count = steps * tensor.size
-            values = np.frombuffer(data, dtype=model.dtype, count=count, offset=offset).copy()
-            offset += count * model.dtype.itemsize
+            values = np.frombuffer(data, dtype=tensor.dtype, count=count, offset=offset).copy()
+            offset += values.nbytes
             outputs.append(values.reshape(steps, tensor.size) if model.per_step_output else values)
         if size != sum(values.nbytes for values in outputs):
             raise HarnessError(f"record {place} of model {model.name} gave {size} bytes of output")
@@ -129,11 +132,11 @@ def _check(model: ModelFolder, record: Record, place: int) -> int:
     steps = 1
     for tensor, values in zip(model.inputs, record.inputs, strict=True):
         array = np.asarray(values)
-        if array.dtype.kind not in "iu" or not np.can_cast(array.dtype, model.dtype, casting="safe"):
-            raise InputError(f"input {tensor.name} has type {array.dtype}", str(model.dtype), where)
-        if model.sequence:
+        if array.dtype.kind not in "iu" or not np.can_cast(array.dtype, tensor.dtype, casting="safe"):
+            raise InputError(f"input {tensor.name} has type {array.dtype}", str(tensor.dtype), where)
+        if tensor.over_time:
             steps = len(array) if place_of_steps(array, tensor.size) else 0
-            if steps < 1 or len(array) != len(record.inputs[0]):
+            if steps < 1 or len(array) != model.steps(record.inputs):
                 raise InputError(f"input {tensor.name} has shape {array.shape}", f"(steps, {tensor.size})", where)
         elif array.size != tensor.size:
             raise InputError(f"input {tensor.name} has {array.size} elements", f"{tensor.size} elements", where)

@@ -122,7 +122,9 @@ static void pgh_step_all(const pgh_model *model, pgh_call *call, const pgh_block
         pgh_fill(arena->data, FILL_SCRATCH, arena->bytes);
         pgh_invoke(model->step, call, result);
         for (uint32_t i = 0; i < model->inputs; i++) {
-            call->input[i] = (const uint8_t *)call->input[i] + model->input_bytes[i];
+            if (model->input_over_time[i] != 0U) {
+                call->input[i] = (const uint8_t *)call->input[i] + model->input_bytes[i];
+            }
         }
         for (uint32_t i = 0; model->per_step_output && i < model->outputs; i++) {
             call->output[i] = (uint8_t *)call->output[i] + model->output_bytes[i];
@@ -161,6 +163,11 @@ static int pgh_refuse(int32_t vectors, int32_t results, uint32_t fault, uint32_t
     return pgh_skip(vectors, unread) != 0 ? -1 : pgh_write_result(results, &refused, NULL, 0);
 }
 
+/* Bytes of an input over all steps. */
+static uint32_t pgh_input_bytes(const pgh_model *model, uint32_t i, uint32_t steps) {
+    return model->input_bytes[i] * (model->input_over_time[i] != 0U ? steps : 1U);
+}
+
 static int pgh_run_record(int32_t vectors, int32_t results, uint32_t flags) {
     pgh_record record;
     pgh_block inputs[PGH_MOST_TENSORS], outputs[PGH_MOST_TENSORS], arena, state;
@@ -181,7 +188,7 @@ static int pgh_run_record(int32_t vectors, int32_t results, uint32_t flags) {
     const uint32_t steps = model->sequence ? record.steps : 1U;
     const int in_arena = record.mode == MODE_INPUT_IN_ARENA;
     for (uint32_t i = 0; i < model->inputs; i++) {
-        expected += steps * model->input_bytes[i];
+        expected += pgh_input_bytes(model, i, steps);
     }
     if (expected != record.bytes || (record.mode == MODE_STEP ? model->step == NULL : model->run == NULL)) {
         return pgh_refuse(vectors, results, FAULT_RECORD, record.bytes);
@@ -198,14 +205,14 @@ static int pgh_run_record(int32_t vectors, int32_t results, uint32_t flags) {
     }
     for (uint32_t i = 0; i < model->inputs; i++) {
         no_room |=
-            pgh_block_new(&inputs[i], in_arena ? 0U : steps * model->input_bytes[i], record.misalign, 0);
+            pgh_block_new(&inputs[i], in_arena ? 0U : pgh_input_bytes(model, i, steps), record.misalign, 0);
     }
     if (no_room) {
         return pgh_refuse(vectors, results, FAULT_MEMORY, record.bytes);
     }
     for (uint32_t i = 0; i < model->inputs; i++) {
         uint8_t *data = in_arena ? arena.data + model->input_offset : inputs[i].data;
-        if (pgh_read(vectors, data, steps * model->input_bytes[i]) != 0) {
+        if (pgh_read(vectors, data, pgh_input_bytes(model, i, steps)) != 0) {
             return -1;
         }
         call.input[i] = data;

@@ -26,10 +26,11 @@ typedef struct {
     uintptr_t sp;
 } pgh_call;
 
-/* A model's sizes (bytes; tensors of a sequence model: bytes per step) and adapters. */
+/* A model's sizes (bytes; of what runs over time: bytes per step) and adapters. */
 typedef struct {
     uint32_t inputs, outputs;
     uint32_t input_bytes[PGH_MOST_TENSORS];
+    uint32_t input_over_time[PGH_MOST_TENSORS]; /* whether there is one for each step */
     uint32_t output_bytes[PGH_MOST_TENSORS];
     uint32_t arena_bytes, arena_with_input_bytes, input_offset, arena_align, state_bytes;
     int sequence;        /* inputs have a time axis */
