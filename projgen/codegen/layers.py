@@ -169,6 +169,7 @@ def layer(namer: Namer, segment: Segment) -> CLayer:
         state_bytes=segment.loop_state_bytes,
         rings=tuple(_ring(graph, segment, i) for i in range(len(segment.rings))),
         owns_params=namer.owner(segment) is segment,
+        in_place=any(new == segment.output for new, _ in plan.overlays),
     )
 
 

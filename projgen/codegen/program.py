@@ -117,6 +117,7 @@ class CLayer:
     state_bytes: int = 0  # of a loop: how much of its scratch is state
     rings: tuple[CRing, ...] = ()
     owns_params: bool = True
+    in_place: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
