@@ -1,0 +1,122 @@
+"""Fully connected kernels for DSP and MVE cores: the plain C beside the assembly, and where each kernel may be used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from projgen.ir.graph import Graph
+from projgen.ir.interpreter import trace_integer
+from projgen.ir.numerics import MatrixNumerics
+from projgen.ir.types import DType
+from projgen.kernels import linear as kernels
+from projgen.kernels.packed import LIMIT
+from projgen.kernels.record import KernelChoice
+from projgen.ops.linear import sample
+from projgen.ops.record import Sample
+from projgen.targets import load_target
+from tests.kernels import draws
+from tests.kernels.rig import TRAPS, Library, cases
+
+FAST = [("cortex-m4", "linear_dsp"), ("cortex-m55", "linear_mve")]
+
+
+def choice(made: Sample, target: str, name: str) -> KernelChoice | None:
+    kernel = next(k for k in kernels.KERNELS if k.name == name)
+    return kernel.apply(made.graph, made.graph.nodes[0], load_target(target))
+
+
+@pytest.mark.parametrize(("target", "name"), FAST)
+def test_plain_equivalent(target: str, name: str, tmp_path: Path) -> None:
+    made = draws.collect(draws.linears(), 100)
+    library = Library(cases(made, target, name), tmp_path, ("gcc", "-O1", *TRAPS["gcc"]))
+    assert len(library.cases) >= 20
+    library.check()
+
+
+def at_the_bound(excess: int) -> Sample:
+    """One row of all +-127 whose |w| 128 + |b| is the packed kernel's limit less one, plus ``excess``."""
+    made = sample("bound", 500, 1)
+    w = np.where(np.arange(500) % 2, 127, -127).astype(np.int8)[None]
+    b = np.array([LIMIT - 1 - 500 * 127 * 128 + excess], np.int32)
+    values = [replace(made.graph.values["w"], data=w), replace(made.graph.values["b"], data=b)]
+    rng = np.random.default_rng(1)
+    x = rng.integers(-128, 128, (4, 500)).astype(np.int8)
+    x[0], x[1] = np.where(w[0] > 0, 127, -128), np.where(w[0] > 0, -128, 127)
+    return Sample("bound", made.graph.with_(values=values), (x,))
+
+
+def test_packed_pairs_are_used_up_to_their_bound_and_not_beyond(tmp_path: Path) -> None:
+    assert choice(at_the_bound(1), "cortex-m4", "linear_dsp") is None
+    Library(cases([at_the_bound(0)], "cortex-m4", "linear_dsp"), tmp_path).check()
+
+
+def chain(rank: int, bound_ok: bool) -> Graph:
+    """A low-rank pair: 64 -> rank (int16) -> 10; its middle is small enough for packed pairs, or is not."""
+    first = sample("first", 64, rank, y=DType.INT16, y_scale=0.0 if bound_ok else 2.0**-11)
+    second = sample("second", rank, 10, x=DType.INT16)
+    rename = {"x": "z", "w": "w2", "b": "b2", "m": "m2", "y": "out"}
+    values = [replace(v, name=rename[n]) for n, v in second.graph.values.items() if n != "x"]
+    node = second.graph.nodes[0]
+    inputs = {role: rename[value] for role, value in node.inputs.items()}
+    tail = replace(node, name="second", inputs=inputs, output="out")
+    head = replace(first.graph.nodes[0], name="first", output="z")
+    middle = replace(first.graph.values["y"], name="z")
+    port = replace(second.graph.outputs[0], value="out")
+    return first.graph.with_(nodes=(head, tail), values=[*values, middle], outputs=(port,))
+
+
+@pytest.mark.parametrize("rank", [4, 7, 8])
+def test_low_rank_pair_reads_an_int16_operand(rank: int, tmp_path: Path) -> None:
+    graph = chain(rank, bound_ok=True)
+    x = np.random.default_rng(rank).integers(-128, 128, (5, 64)).astype(np.int8)
+    made = cases([Sample("pair", graph, (x,))], "cortex-m4", "linear_dsp")
+    assert [c.node.name for c in made] == ["second"]
+    assert made[0].choice.scratch_bytes == (0 if rank % 4 == 0 else 16)
+    Library(made, tmp_path).check()
+
+
+def test_peak_of_an_activation_is_proven_from_its_producer() -> None:
+    graph = chain(4, bound_ok=True)
+    peak = kernels.peak(graph, "z")
+    worst = np.where(graph.constant("w") > 0, 127, -128).astype(np.int8)
+    [middle, _] = (y for _, _, y in _trace(graph, worst))
+    assert np.abs(middle).max() <= peak < 2**14
+    assert kernels.peak(graph, "x") == 128
+    node = graph.nodes[0]
+    assert isinstance(node.numerics, MatrixNumerics)
+    clamped = replace(node, numerics=replace(node.numerics, requant=replace(node.numerics.requant, low=-9, high=5)))
+    assert kernels.peak(graph.with_(nodes=(clamped, graph.nodes[1])), "z") == 9
+
+
+def _trace(graph: Graph, x: np.ndarray) -> list:  # type: ignore[type-arg]
+    return list(trace_integer(graph, (x,)))
+
+
+def test_int16_operands_that_are_not_proven_small_stay_plain() -> None:
+    assert choice(sample("wide", 200, 8, x=DType.INT16), "cortex-m4", "linear_dsp") is None
+    graph = chain(4, bound_ok=False)
+    kernel = next(k for k in kernels.KERNELS if k.name == "linear_dsp")
+    assert kernels.peak(graph, "z") > 2**14
+    assert kernel.apply(graph, graph.nodes[1], load_target("cortex-m4")) is None
+
+
+def test_mve_refuses_an_int16_output_with_a_zero_point() -> None:
+    made = sample("zero", 9, 8, y=DType.INT16)
+    node = made.graph.nodes[0]
+    assert isinstance(node.numerics, MatrixNumerics)
+    assert choice(made, "cortex-m55", "linear_mve") is not None
+    moved = replace(node, numerics=replace(node.numerics, requant=replace(node.numerics.requant, zero_point=1)))
+    assert choice(Sample("zero", made.graph.with_(nodes=(moved,)), ()), "cortex-m55", "linear_mve") is None
+
+
+@pytest.mark.parametrize(("target", "name"), FAST)
+def test_faster_than_portable_by_prediction(target: str, name: str) -> None:
+    made = sample("large", 128, 128)
+    fast, plain = choice(made, target, name), choice(made, target, "linear_portable")
+    assert fast is not None
+    assert plain is not None
+    assert fast.instructions < plain.instructions / 2
