@@ -1,4 +1,4 @@
-"""Let the node that computes a value also apply the relu or relu6 that alone reads it."""
+"""Let the node that computes a value also apply the relu or relu6 that alone reads it, or several in a row."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def fuse(graph: Graph, node: Node) -> Edit | None:
     layer = graph.producer(node.inputs["x"])
     if layer is None or sole_reader(graph, layer.output) is None:
         return None
-    if not isinstance(layer.attrs, ir.Linear | ir.Conv2d | ir.Add | ir.Mul) or layer.attrs.activation != "none":
+    if not isinstance(layer.attrs, ir.Linear | ir.Conv2d | ir.Add | ir.Mul):
         return None
-    kind: ir.Activation = "relu" if node.attrs.kind == "relu" else "relu6"
+    kind: ir.Activation = "relu6" if "relu6" in {node.attrs.kind, layer.attrs.activation} else "relu"
     fused = replace(layer, attrs=replace(layer.attrs, activation=kind))
     return Edit(frozenset({layer.name, node.name}), (fused,), redirect={node.output: layer.output})
 
