@@ -36,11 +36,14 @@ def dense_cost(layer: Layer) -> int:
     return factored_cost(layer, None, None)
 
 
-def factored_cost(layer: Layer, r_in: int | None, r_out: int | None, *, core_bias: bool = False) -> int:
+def factored_cost(
+    layer: Layer, r_in: int | None, r_out: int | None, *, core_bias: bool = False, joint: bool = False
+) -> int:
     """Learnables of a layer at given ranks; None leaves a projector out.
 
     Args:
         core_bias: a convolution with an output projector keeps its bias before it (r_out per group).
+        joint: an LSTM cell whose two products share their first factor (r_in = r_out).
     """
     rows, columns = layer.outputs, layer.inputs
     if layer.kind is Kind.LINEAR:
@@ -55,5 +58,5 @@ def factored_cost(layer: Layer, r_in: int | None, r_out: int | None, *, core_bia
         return layer.groups * (weights + layer.bias * (inner_out if core_bias else rows))
     width = layer.hidden
     weights = rows * columns if r_in is None else r_in * (rows + columns)
-    weights += rows * width if r_out is None else r_out * (rows + width)
+    weights += rows * width if r_out is None else r_out * (rows * (not joint) + width)
     return weights + 4 * width * layer.bias

@@ -25,7 +25,7 @@ class OutputScale:
 
     def calibrate(self, results: list[Any], inputs: list[tuple[Tensor, ...]]) -> None:
         """Decide from the model's results on some batches."""
-        columns = [_columns(result) for result in results]
+        columns = [columns_of(result) for result in results]
         several, reconstructs = len(columns[0]) > 1, _flatten(results[0])[0].shape == inputs[0][0].shape
         for parts in zip(*columns, strict=True):
             rows = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
@@ -44,11 +44,11 @@ class OutputScale:
         """The outputs, features last, normalised."""
         return [
             x - x.mean(-1, keepdim=True) if scale is None else x / scale
-            for x, scale in zip(_columns(result), self._scales, strict=True)
+            for x, scale in zip(columns_of(result), self._scales, strict=True)
         ]
 
 
-def _columns(result: Any) -> list[Tensor]:
+def columns_of(result: Any) -> list[Tensor]:
     """The floating-point outputs with their features (classes, channels) on the last axis."""
     tensors = [x for x in _flatten(result) if x.is_floating_point()]
     if not tensors:

@@ -13,8 +13,9 @@ from torch import nn
 from projgen.pca.counting import count_learnables, dense_cost, factored_cost
 from projgen.pca.discover import Kind, Layer, as_module, find_layers, owned_copy, tied_layers
 from projgen.pca.neuron_pca import NeuronPCA
-from projgen.projection.compress import PcaWork
+from projgen.projection.pca_method import PcaWork
 from projgen.projection.predict import Predictor
+from projgen.projection.ranks import DENSE
 
 _LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
 
@@ -127,12 +128,12 @@ def analyze(model: nn.Module | str | Path, data_or_pca: Any) -> Analysis:
     at_95 = work.for_explained(0.95)
     eligible = {
         x.name: LayerAnalysis(
-            x.name, x.kind.value if x.kind else "", True, "", dense_cost(x), _max_reduction(x), at_95[x.name]
+            x.name, x.kind.value if x.kind else "", True, "", dense_cost(x), _max_reduction(x), at_95[x.name][:2]
         )
         for x in layers
     }
     rows = tuple(eligible[x.name] if x.name in eligible else _refused(module, x, tied) for x in found)
-    curve = _curve(pca, layers, work, Predictor(own, pca.collected, layers) if pca.has_curvature else None)
+    curve = _curve(pca, layers, work, Predictor(own, pca.collected.layers, layers) if pca.has_curvature else None)
     return Analysis(pca.learnables, pca.learnables_reduction_range[1], rows, curve)
 
 
@@ -152,7 +153,7 @@ def _curve(pca: NeuronPCA, layers: list[Layer], work: PcaWork, predictor: Predic
 
 def _mean_explained(work: PcaWork | Predictor, layers: list[Layer], removal: int) -> float:
     chosen = work.for_removal(removal)
-    shares = [work.explained(x, chosen[x.name]) for x in layers if chosen[x.name] != (None, None)]
+    shares = [work.explained(x, chosen[x.name]) for x in layers if chosen[x.name] != DENSE]
     return sum(shares) / len(shares) if shares else 1.0
 
 

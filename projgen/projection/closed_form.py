@@ -19,6 +19,7 @@ from projgen.pca.collect import LayerStats
 from projgen.pca.discover import Kind
 from projgen.pca.moments import MomentSummary
 from projgen.projection.factors import Array, CellFactors, ConvFactors, DenseWeights, Factors, LinearFactors
+from projgen.projection.ranks import Choice
 
 _RIDGE = 1e-4
 _FLOOR = 1e-14
@@ -132,19 +133,20 @@ def pca_factors(
 
 
 def output_regressions(dense: DenseWeights, stats: LayerStats) -> tuple[Regression, ...]:
-    """The regression of a Linear layer, or the two of an RNN cell (input side, hidden side)."""
+    """The regression of a Linear layer; of an RNN cell the input side, the hidden side, and for an LSTM the joint."""
     layer = stats.layer
-    moments = stats.inputs[0]
+    c = _spread(stats.inputs[0], dense.bias)
     if not layer.hidden:
-        g = regularised(stats.curvature.get("z"), layer.outputs)
-        return (weighted_regression(dense.weight, _spread(moments, dense.bias), g),)
+        return (weighted_regression(dense.weight, c, regularised(stats.curvature.get("z"), layer.outputs)),)
     assert dense.hidden is not None
-    c = _spread(moments, dense.bias)
     width = layer.inputs
-    sides = (("x", dense.weight, c[:width, :width]), ("h", dense.hidden, c[width:, width:]))
+    problems = [("x", dense.weight, c[:width, :width]), ("h", dense.hidden, c[width:, width:])]
+    if layer.kind is Kind.LSTM:
+        problems.append(("z", np.concatenate((dense.weight, dense.hidden), 1), c))
+    curvature = stats.curvature
     return tuple(
-        weighted_regression(m, part, regularised(stats.curvature.get("z", stats.curvature.get(key)), layer.outputs))
-        for key, m, part in sides
+        weighted_regression(m, part, regularised(curvature.get("z", curvature.get(key)), layer.outputs))
+        for key, m, part in problems
     )
 
 
@@ -153,20 +155,25 @@ def _spread(moments: MomentSummary, bias: Array | None) -> Array:
     return moments.second if bias is None else moments.covariance
 
 
-def output_factors(
-    dense: DenseWeights, stats: LayerStats, solved: tuple[Regression, ...], r_in: int | None, r_out: int | None
-) -> Factors:
+def output_factors(dense: DenseWeights, stats: LayerStats, solved: tuple[Regression, ...], choice: Choice) -> Factors:
     """Factors of a Linear layer or an RNN cell at given ranks, with the bias corrected for the mean."""
     layer, mean = stats.layer, stats.inputs[0].mean
     if not layer.hidden:
-        assert r_in is not None
-        a, b = solved[0].factors(r_in)
+        assert choice.r_in is not None
+        a, b = solved[0].factors(choice.r_in)
         bias = None if dense.bias is None else dense.bias + dense.weight @ mean - a @ (b @ mean)
         return LinearFactors(a, b, bias)
     assert dense.hidden is not None
     width = layer.inputs
-    w, q, lost_x = _side(dense.weight, mean[:width], solved[0], r_in)
-    r, u, lost_h = _side(dense.hidden, mean[width:], solved[1], r_out)
+    if choice.joint:
+        assert choice.r_in is not None
+        both = np.concatenate((dense.weight, dense.hidden), 1)
+        a, q, lost = _side(both, mean, solved[2], choice.r_in)
+        assert q is not None
+        bias = None if dense.bias is None else dense.bias + lost
+        return CellFactors(a, q[:width], a, q[width:], bias, None, joint=True)
+    w, q, lost_x = _side(dense.weight, mean[:width], solved[0], choice.r_in)
+    r, u, lost_h = _side(dense.hidden, mean[width:], solved[1], choice.r_out)
     if dense.bias is None:
         return CellFactors(w, q, r, u, None, None)
     if layer.kind is Kind.LSTM:

@@ -42,7 +42,8 @@ class CellFactors:
     """One RNN cell: a projector of None means the weight beside it is dense.
 
     weight_ih (gates*H, r_in or D), input_projector (D, r_in), weight_hh (gates*H, r_out or H),
-    output_projector (H, r_out), bias_ih (gates*H) with both biases where they merge, bias_hn (H) for a GRU.
+    output_projector (H, r_out), bias_ih (gates*H) with both biases where they merge, bias_hn (H) for a GRU;
+    joint: weight_ih and weight_hh are the same factor of an LSTM.
     """
 
     weight_ih: Array
@@ -51,6 +52,7 @@ class CellFactors:
     output_projector: Array | None
     bias_ih: Array | None
     bias_hn: Array | None
+    joint: bool = False
 
 
 Factors = LinearFactors | ConvFactors | CellFactors
@@ -105,7 +107,8 @@ def cost_of(layer: Layer, factors: Factors | None) -> int:
     if factors is None:
         return dense_cost(layer)
     core_bias = isinstance(factors, ConvFactors) and factors.core_bias is not None
-    return factored_cost(layer, *ranks_of(factors), core_bias=core_bias)
+    joint = isinstance(factors, CellFactors) and factors.joint
+    return factored_cost(layer, *ranks_of(factors), core_bias=core_bias, joint=joint)
 
 
 def build(module: nn.Module, cells: list[tuple[Layer, Factors | None]], name: str) -> ProjectedLayer:
@@ -190,6 +193,7 @@ def _recurrent(
         batch_first=bool(module.batch_first),
         bias=bool(module.bias),
         dropout=module.dropout,
+        joint=[i in by_cell and by_cell[i].joint for i in range(count)],
         dtype=like.dtype,
         device=like.device,
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,16 @@ from projgen.errors import InputError, InputTypeError
 from projgen.pca.counting import dense_cost, factored_cost
 from projgen.pca.discover import Kind, Layer
 
-Pair = tuple[int | None, int | None]
-DENSE: Pair = (None, None)
+
+class Choice(NamedTuple):
+    """Ranks of a layer (None: that projector is left out), and whether an LSTM's two products share a factor."""
+
+    r_in: int | None
+    r_out: int | None
+    joint: bool = False
+
+
+DENSE = Choice(None, None)
 _TIE = 1e-12
 
 
@@ -37,7 +45,7 @@ def smallest_rank(eigenvalues: np.ndarray, goal: float) -> int:
     return min(int(np.searchsorted(shares, min(goal, shares[-1]) - _TIE)) + 1, len(eigenvalues))
 
 
-def useful(layer: Layer, r_in: int | None, r_out: int | None, *, core_bias: bool = False) -> Pair:
+def useful(layer: Layer, r_in: int | None, r_out: int | None, *, core_bias: bool = False) -> Choice:
     """The same ranks without projectors of full rank, and without factors that cost more than they replace."""
     if r_in is not None and r_in >= layer.inputs:
         r_in = None
@@ -49,13 +57,13 @@ def useful(layer: Layer, r_in: int | None, r_out: int | None, *, core_bias: bool
             r_in = None
         if r_out is not None and r_out * (layer.outputs + width) >= layer.outputs * width:
             r_out = None
-        return r_in, r_out
+        return Choice(r_in, r_out)
     if factored_cost(layer, r_in, r_out, core_bias=core_bias and r_out is not None) >= dense_cost(layer):
         return DENSE
-    return r_in, r_out
+    return Choice(r_in, r_out)
 
 
-def threshold_ranks(spectra: list[Spectra], goal: float) -> dict[str, Pair]:
+def threshold_ranks(spectra: list[Spectra], goal: float) -> dict[str, Choice]:
     """Ranks where each activation tensor keeps the proportion ``goal`` of its variance."""
     ranks = {}
     for s in spectra:
@@ -65,9 +73,9 @@ def threshold_ranks(spectra: list[Spectra], goal: float) -> dict[str, Pair]:
     return ranks
 
 
-def pca_cost(layer: Layer, pair: Pair) -> int:
+def pca_cost(layer: Layer, choice: Choice) -> int:
     """Learnables of a layer projected by ``method="pca"``."""
-    return factored_cost(layer, *pair, core_bias=pair[1] is not None)
+    return factored_cost(layer, choice.r_in, choice.r_out, core_bias=choice.r_out is not None)
 
 
 def threshold_for_reduction(spectra: list[Spectra], removal: int) -> float:
@@ -90,13 +98,13 @@ def threshold_for_reduction(spectra: list[Spectra], removal: int) -> float:
     return candidates[low]
 
 
-def given_ranks(layers: list[Layer], ranks: Mapping[str, Any]) -> dict[str, Pair]:
+def given_ranks(layers: list[Layer], ranks: Mapping[str, Any]) -> dict[str, Choice]:
     """User's ranks per layer name: r, (r_in, r_out) or None; names may be wildcards or whole RNNs."""
     if not isinstance(ranks, Mapping):
         raise InputTypeError(
             f"ranks of type {type(ranks).__name__}", "a dict {layer: r} or {layer: (r_in, r_out)}", "ranks"
         )
-    chosen: dict[str, Pair] = {layer.name: DENSE for layer in layers}
+    chosen: dict[str, Choice] = {layer.name: DENSE for layer in layers}
     for pattern, value in ranks.items():
         matches = [x for x in layers if fnmatch.fnmatchcase(x.name, str(pattern)) or x.module_name == pattern]
         if not matches:
@@ -107,7 +115,7 @@ def given_ranks(layers: list[Layer], ranks: Mapping[str, Any]) -> dict[str, Pair
     return chosen
 
 
-def _checked(layer: Layer, value: Any) -> Pair:
+def _checked(layer: Layer, value: Any) -> Choice:
     limits = (layer.inputs, 0 if layer.kind is Kind.LINEAR else layer.hidden or layer.outputs)
     if value is None:
         return DENSE
@@ -121,15 +129,15 @@ def _checked(layer: Layer, value: Any) -> Pair:
     for rank, limit in zip(parts, limits, strict=True):
         if rank is not None:
             _check_rank(layer, rank, limit)
-    pair = useful(layer, *parts)
+    choice = useful(layer, *parts)
     expected = tuple(None if rank == limit else rank for rank, limit in zip(parts, limits, strict=True))
-    if pair != expected:
+    if choice[:2] != expected:
         warnings.warn(
             f"ranks {value!r} of layer {layer.name!r} would cost more learnables than the dense weights: "
-            f"it gets {pair}, None meaning dense",
+            f"it gets {choice[:2]}, None meaning dense",
             stacklevel=2,
         )
-    return pair
+    return choice
 
 
 def _check_rank(layer: Layer, rank: Any, limit: int) -> None:
@@ -143,29 +151,23 @@ def _check_rank(layer: Layer, rank: Any, limit: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a layer can become: parallel arrays of cost (learnables), error (predicted loss) and ranks."""
+    """What a layer can become: parallel arrays of cost (learnables), error (predicted loss) and choices."""
 
     layer: Layer
     cost: np.ndarray
     error: np.ndarray
-    ranks: tuple[Pair, ...]
+    choices: tuple[Choice, ...]
 
 
-def pareto(layer: Layer, entries: list[tuple[int, float, Pair]]) -> Options:
-    """The entries no other one beats in both cost and error, cheapest first."""
-    kept: list[tuple[int, float, Pair]] = []
-    for entry in sorted(entries, key=lambda e: (e[0], e[1])):
-        if not kept or entry[1] < kept[-1][1]:
-            kept.append(entry)
-    return Options(
-        layer,
-        np.array([cost for cost, _, _ in kept]),
-        np.array([error for _, error, _ in kept]),
-        tuple(ranks for _, _, ranks in kept),
-    )
+def pareto(layer: Layer, cost: np.ndarray, error: np.ndarray, choices: Sequence[Choice]) -> Options:
+    """The options no other one beats in both cost and error, cheapest first."""
+    order = np.lexsort((error, cost))
+    best = np.minimum.accumulate(error[order])
+    front = order[np.concatenate(([True], best[1:] < best[:-1]))]
+    return Options(layer, cost[front], error[front], tuple(choices[i] for i in front))
 
 
-def knapsack(options: list[Options], budget: int, limit: int = 20_000) -> dict[str, Pair]:
+def knapsack(options: list[Options], budget: int, limit: int = 20_000) -> dict[str, Choice]:
     """One option per layer with the least sum of errors within a budget of learnables.
 
     Fronts are merged layer by layer; above ``limit`` points they are thinned to the best of equal cost slots,
@@ -186,18 +188,18 @@ def knapsack(options: list[Options], budget: int, limit: int = 20_000) -> dict[s
         costs, errors = total[front], loss[front]
     fitting = np.flatnonzero(costs <= budget)
     position = int(fitting[-1]) if len(fitting) else 0
-    chosen: dict[str, Pair] = {}
+    chosen: dict[str, Choice] = {}
     for option, (previous, index) in zip(reversed(options), reversed(trail), strict=True):
-        chosen[option.layer.name] = option.ranks[index[position]]
+        chosen[option.layer.name] = option.choices[index[position]]
         position = int(previous[position])
     return chosen
 
 
-def explained_options(options: list[Options], baseline: Mapping[str, float], goal: float) -> dict[str, Pair]:
+def explained_options(options: list[Options], baseline: Mapping[str, float], goal: float) -> dict[str, Choice]:
     """Per layer the cheapest option whose error leaves the proportion ``goal`` of its output explained."""
     chosen = {}
     for option in options:
         allowed = (1.0 - goal) * baseline[option.layer.name] * (1 + _TIE)
         fitting = np.flatnonzero(option.error <= allowed)
-        chosen[option.layer.name] = option.ranks[int(fitting[0])] if len(fitting) else DENSE
+        chosen[option.layer.name] = option.choices[int(fitting[0])] if len(fitting) else DENSE
     return chosen

@@ -3,6 +3,8 @@
 A gate pre-activation ``W x + R h + b`` becomes ``W' (Q_in^T x) + R' (Q_out^T h) + b``: ``W'`` has shape
 (gates*H, r_in), ``Q_in`` (D, r_in), ``R'`` (gates*H, r_out), ``Q_out`` (H, r_out). The emitted hidden state
 keeps its full width H. Either factorisation may be left out (rank None): that matrix is then stored dense.
+In the joint form of the LSTM both products share their first factor, z = A (Q_in^T x + Q_out^T h) + b: then
+``weight_ih`` and ``weight_hh`` are one parameter.
 
 ``forward`` multiplies the factors out and calls the stock fused kernel, so training runs at its speed with
 gradients to the factors, and ``torch.export`` yields ``matmul`` + ``lstm.input`` / ``gru.input`` (no
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,7 @@ from projgen.errors import InputError
 from projgen.pca.discover import cell_suffixes
 
 Rank = int | None
+T = TypeVar("T")
 Ranks = Rank | Sequence[Rank]
 
 
@@ -60,6 +63,7 @@ class _ProjectedRNN(nn.Module):
         batch_first: bool = False,
         bias: bool = True,
         dropout: float = 0.0,
+        joint: bool | Sequence[bool] = False,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> None:
@@ -75,6 +79,7 @@ class _ProjectedRNN(nn.Module):
         cells = len(self._suffixes)
         self.input_rank = _spread(input_rank, cells, "input_rank")
         self.output_rank = _spread(output_rank, cells, "output_rank")
+        self.joint = (joint,) * cells if isinstance(joint, bool) else tuple(joint)
         directions = 2 if bidirectional else 1
         rows = self.GATES * hidden_size
         factory: dict[str, Any] = {"dtype": dtype, "device": device}
@@ -85,14 +90,16 @@ class _ProjectedRNN(nn.Module):
                 ("hh", hidden_size, self.output_rank[index]),
             ):
                 projector = "input_projector" if name == "ih" else "output_projector"
-                if rank is not None and not 1 <= rank <= columns:
+                most = width + hidden_size if self.joint[index] else columns  # a joint rank spans [x; h]
+                if rank is not None and not 1 <= rank <= most:
                     raise InputError(
-                        f"rank {rank} for {projector} of cell {self._suffixes[index]}",
-                        f"1 to {columns}",
-                        "ranks",
+                        f"rank {rank} for {projector} of cell {self._suffixes[index]}", f"1 to {most}", "ranks"
                     )
                 kept = columns if rank is None else rank
-                self._set(f"weight_{name}", index, nn.Parameter(torch.empty(rows, kept, **factory)))
+                if name == "hh" and self.joint[index]:
+                    self._set("weight_hh", index, self._shared(index))
+                else:
+                    self._set(f"weight_{name}", index, nn.Parameter(torch.empty(rows, kept, **factory)))
                 factor = None if rank is None else nn.Parameter(torch.empty(columns, rank, **factory))
                 self._set(projector, index, factor)
             if bias:
@@ -105,6 +112,12 @@ class _ProjectedRNN(nn.Module):
 
     def _set(self, name: str, index: int, value: nn.Parameter | None) -> None:
         self.register_parameter(self._name(name, index), value)
+
+    def _shared(self, index: int) -> nn.Parameter:
+        r_in, r_out = self.input_rank[index], self.output_rank[index]
+        if r_in is None or r_in != r_out or self.GATES != 4:
+            raise InputError(f"a joint cell of ranks {(r_in, r_out)}", "an LSTM cell with two equal ranks", "joint")
+        return self.get_parameter(self._name("weight_ih", index))
 
     def cell_tensor(self, name: str, index: int = 0) -> Tensor | None:
         """A parameter or buffer of one cell by its plain name, for example ``("weight_hh", 1)``."""
@@ -181,6 +194,7 @@ class ProjectedLSTM(_ProjectedRNN):
     Args:
         input_size: D. hidden_size: H.
         input_rank, output_rank: r_in, r_out; None keeps that matrix dense; a sequence gives one per cell.
+        joint: both matrices share their first factor (equal ranks), for all cells or per cell.
     Parameters of the first cell: ``weight_ih`` (4H, r_in) or (4H, D), ``input_projector`` (D, r_in) or None,
     ``weight_hh`` (4H, r_out) or (4H, H), ``output_projector`` (H, r_out) or None, ``bias_ih`` (4H); further
     cells carry torch's suffix (``weight_ih_l0_reverse``, ``weight_ih_l1``, ...).
@@ -253,5 +267,5 @@ class ProjectedGRU(_ProjectedRNN):
         return output, h
 
 
-def _short(ranks: tuple[Rank, ...]) -> Rank | tuple[Rank, ...]:
-    return ranks[0] if len(ranks) == 1 else ranks
+def _short(values: tuple[T, ...]) -> T | tuple[T, ...]:
+    return values[0] if len(values) == 1 else values

@@ -82,6 +82,29 @@ def test_learnables_of_the_lstm_12_100_at_8_and_7() -> None:
     assert sum(p.numel() for p in network.parameters()) == 7196
 
 
+def test_the_joint_form_shares_one_factor_through_copies_files_and_training() -> None:
+    torch.manual_seed(0)
+    network = ProjectedLSTM(3, 5, 2, 2, joint=True, batch_first=True)
+    assert network.weight_hh is network.weight_ih
+    assert sum(p.numel() for p in network.parameters()) == 2 * (20 + 3 + 5) + 20
+    x = torch.randn(2, 4, 3)
+    torch.testing.assert_close(network(x)[0], dense_of(network)(x)[0])
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(network)))
+    assert twin.weight_hh is twin.weight_ih
+    twin.weight_ih.data.zero_()
+    twin.load_state_dict(network.state_dict())
+    torch.testing.assert_close(twin(x), network(x))
+    assert twin.double().weight_hh is twin.weight_ih
+    program = torch.export.export(network.eval(), (x,))
+    torch.testing.assert_close(program.module()(x)[0], network(x)[0])
+    with pytest.raises(
+        InputError, match=r"a joint cell of ranks \(2, 3\)\. Allowed: an LSTM cell with two equal ranks"
+    ):
+        ProjectedLSTM(3, 5, 2, 3, joint=True)
+    with pytest.raises(InputError, match="an LSTM cell with two equal ranks"):
+        ProjectedGRU(3, 5, 2, 2, joint=True)
+
+
 def test_wrong_ranks_and_shapes_are_named() -> None:
     with pytest.raises(InputError, match=r"rank 13 for input_projector of cell l0\. Allowed: 1 to 12"):
         ProjectedLSTM(12, 100, 13, 7)

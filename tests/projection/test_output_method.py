@@ -14,13 +14,15 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 import projgen
+from projgen.errors import InputError
+from projgen.pca.counting import count_learnables
 from projgen.pca.discover import Kind, Layer
 from projgen.pca.neuron_pca import NeuronPCA
 from projgen.projection.closed_form import regularised, weighted_regression
 from projgen.projection.conv_form import conv_problems, dense_of, error_of, output_errors, solve, start_projector
 from projgen.projection.factors import dense_weights
 from projgen.projection.predict import Predictor
-from projgen.projection.ranks import Options, knapsack, pareto
+from projgen.projection.ranks import DENSE, Choice, Options, knapsack, pareto
 
 
 def psd(rng: np.random.Generator, size: int, rank: int | None = None) -> np.ndarray:
@@ -201,11 +203,11 @@ def test_predicted_loss_is_the_second_order_output_error() -> None:
     x = torch.randn(3000, 8, dtype=torch.float64)
     pca = NeuronPCA(model, x, verbosity="off")
     layers = [stats.layer for stats in pca.collected.layers.values()]
-    work = Predictor(model, pca.collected, layers)
+    work = Predictor(model, pca.collected.layers, layers)
     projected, _ = projgen.compress(model, pca, ranks={"2": 2}, verbosity="off")
     y, z = projected(x), model(x)
     measured = ((y - y.mean(1, keepdim=True)) - (z - z.mean(1, keepdim=True))).square().mean().item()
-    predicted = dict(work._table(layers[1]))[(2, None)]
+    predicted = work.loss({"0": DENSE, "2": Choice(2, None)})
     assert predicted == pytest.approx(measured, rel=0.01)
 
 
@@ -220,17 +222,15 @@ def test_knapsack_equals_exhaustive_search(seed: int, layers: int, share: float)
     rng = np.random.default_rng(seed)
     options = []
     for index in range(layers):
-        entries = [
-            (int(cost), float(error), (rank, None))
-            for rank, (cost, error) in enumerate(zip(rng.integers(1, 50, 6), rng.random(6), strict=True), 1)
-        ]
-        options.append(pareto(Layer(str(index), str(index), Kind.LINEAR), [*entries, (60, 0.0, (None, None))]))
+        cost, error = np.append(rng.integers(1, 50, 6), 60), np.append(rng.random(6), 0.0)
+        choices = [*(Choice(rank, None) for rank in range(1, 7)), DENSE]
+        options.append(pareto(Layer(str(index), str(index), Kind.LINEAR), cost, error, choices))
     cheapest = sum(int(o.cost[0]) for o in options)
     budget = int(cheapest + share * (60 * layers - cheapest))
     chosen = knapsack(options, budget)
     combos = itertools.product(*(range(len(o.cost)) for o in options))
     sums = [totals(options, combo) for combo in combos]
-    cost, error = totals(options, [o.ranks.index(chosen[o.layer.name]) for o in options])
+    cost, error = totals(options, [o.choices.index(chosen[o.layer.name]) for o in options])
     assert cost <= budget
     assert error == pytest.approx(min(e for c, e in sums if c <= budget))
 
@@ -240,12 +240,12 @@ def test_a_thinned_knapsack_keeps_to_the_budget_and_near_the_optimum() -> None:
     options = []
     for index in range(8):
         costs, errors = np.sort(rng.integers(1, 10**6, 60)), np.sort(rng.random(60))[::-1]
-        entries = [(int(c), float(e), (k, None)) for k, (c, e) in enumerate(zip(costs, errors, strict=True), 1)]
-        options.append(pareto(Layer(str(index), str(index), Kind.LINEAR), entries))
+        choices = [Choice(rank, None) for rank in range(1, 61)]
+        options.append(pareto(Layer(str(index), str(index), Kind.LINEAR), costs, errors, choices))
     loss = {}
     for limit in (500, 20_000):
         chosen = knapsack(options, 2_000_000, limit)
-        cost, loss[limit] = totals(options, [o.ranks.index(chosen[o.layer.name]) for o in options])
+        cost, loss[limit] = totals(options, [o.choices.index(chosen[o.layer.name]) for o in options])
         assert cost <= 2_000_000
     assert loss[500] <= 1.05 * loss[20_000]
 
@@ -278,3 +278,60 @@ def test_explained_variance_goal_bounds_each_layers_weighted_error() -> None:
         assert all(layer.explained_variance >= goal - 1e-9 for layer in info.layers)
         (layer,) = info.layers
         assert goal > 0.95 or layer.projected
+
+
+def steps_setup() -> tuple[nn.Module, list[Tensor]]:
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.fc = nn.LSTM(6, 24, batch_first=True), nn.Linear(24, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.rnn(x)[0][:, -1])
+
+    torch.manual_seed(10)
+    model = Steps()
+    for parameter in model.rnn.parameters():
+        parameter.data *= 2
+    return model, [torch.randn(30, n, 6) @ torch.randn(6, 6) for n in (6, 8, 9)]
+
+
+def test_the_joint_form_is_chosen_where_it_predicts_less_loss_and_counts_its_shared_factor_once() -> None:
+    model, data = steps_setup()
+    pca = NeuronPCA(model, data, verbosity="off")
+    projected, info = projgen.compress(model, pca, learnables_reduction_goal=0.6, verbosity="off")
+    (layer,) = [d for d in info.layers if d.joint]
+    rank = layer.ranks[0]
+    assert layer.learnables_after == rank * (96 + 6 + 24) + 96
+    assert projected.rnn.network.weight_hh is projected.rnn.network.weight_ih
+    assert info.learnables_after == count_learnables(projected)
+
+
+def test_measured_choice_is_at_least_as_good_as_the_prediction() -> None:
+    model, data = steps_setup()
+    pca = NeuronPCA(model, data, verbosity="off")
+    for goal in (0.6, 0.85):
+        predicted, info = projgen.compress(model, pca, learnables_reduction_goal=goal, verbosity="off")
+        assert (info.choice, info.output_error) == ("predicted", None)
+        _, direct = projgen.compress(model, data, learnables_reduction_goal=goal, verbosity="off")
+        _, again = projgen.compress(model, pca, data=data, learnables_reduction_goal=goal, verbosity="off")
+        assert direct == again and direct.choice == "measured"
+        assert direct.learnables_reduction >= goal
+
+        def divergence(network: nn.Module) -> float:
+            y = torch.cat([torch.log_softmax(model(x), -1) for x in data])
+            z = torch.cat([torch.log_softmax(network(x), -1) for x in data])
+            return float((y.exp() * (y - z)).sum(-1).mean().detach())
+
+        assert direct.output_error <= divergence(predicted) * (1 + 1e-6)
+
+
+def test_one_shot_data_is_refused_where_choices_are_measured_and_enough_elsewhere() -> None:
+    model, data = steps_setup()
+    with pytest.raises(InputError, match="the choice by measured output error needs several passes"):
+        projgen.compress(model, iter(data), learnables_reduction_goal=0.5, verbosity="off")
+    for options in ({"ranks": {"rnn": 4}}, {"method": "pca"}):
+        _, info = projgen.compress(model, iter(data), verbosity="off", **options)
+        assert info.output_error is None
+    with pytest.raises(InputError, match=r"data was given twice\. Allowed: data= only beside a NeuronPCA"):
+        projgen.compress(model, data, data=data, verbosity="off")

@@ -1,0 +1,80 @@
+"""What compress reports: per layer and for the whole network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One layer after compression.
+
+    Attributes:
+        name: the layer's name; kind: linear, conv, lstm or gru.
+        projected: whether it was replaced; ranks: (r_in, r_out) per group, None where a projector is left out.
+        joint: an LSTM whose two products share their first factor.
+        learnables_before, learnables_after: counts; learnables_reduction: proportion removed.
+        explained_variance: the smaller proportion kept of what it reads and emits ("pca"), or the proportion
+            of its output's weighted variance that remains ("output").
+    """
+
+    name: str
+    kind: str
+    projected: bool
+    ranks: tuple[int | None, int | None]
+    joint: bool
+    learnables_before: int
+    learnables_after: int
+    explained_variance: float
+
+    @property
+    def learnables_reduction(self) -> float:
+        return 1.0 - self.learnables_after / self.learnables_before
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionInfo:
+    """What compress did.
+
+    Attributes:
+        learnables_reduction: proportion of the whole model's learnables that were removed.
+        explained_variance: mean over the projected layers of the proportion explained (1 if there are none).
+        layer_names: the projected layers. layers: details of every layer looked at.
+        method: "pca" or "output". learnables_before, learnables_after: counts of the whole model.
+        choice: how the ranks were chosen: "given", "threshold", "predicted" or "measured".
+        output_error: divergence of the outputs on the calibration data where it was measured, else None: mean
+            KL divergence of class scores, or mean square error over variance of other outputs.
+    """
+
+    learnables_reduction: float
+    explained_variance: float
+    layer_names: list[str]
+    layers: list[LayerInfo]
+    method: str
+    learnables_before: int
+    learnables_after: int
+    choice: str
+    output_error: float | None = None
+
+    def __rich__(self) -> Table:
+        table = Table(title=f"Projection ({self.method}, ranks {self.choice})")
+        for heading in ("layer", "kind", "ranks", "learnables", "fewer", "explained"):
+            table.add_column(heading, justify="left" if heading in {"layer", "kind"} else "right")
+        for layer in self.layers:
+            ranks = ", ".join("-" if r is None else str(r) for r in layer.ranks) if layer.projected else "dense"
+            counts = f"{layer.learnables_before:,} -> {layer.learnables_after:,}"
+            fewer, kept = f"{layer.learnables_reduction:.1%}", f"{layer.explained_variance:.2%}"
+            table.add_row(layer.name, layer.kind, ranks + " joint" * layer.joint, counts, fewer, kept)
+        return table
+
+
+def summarise(
+    before: int, after: int, details: list[LayerInfo], method: str, choice: str, output_error: float | None
+) -> CompressionInfo:
+    """The record of a whole network from those of its layers."""
+    projected = [d for d in details if d.projected]
+    explained = sum(d.explained_variance for d in projected) / len(projected) if projected else 1.0
+    names = [d.name for d in projected]
+    return CompressionInfo(1.0 - after / before, explained, names, details, method, before, after, choice, output_error)

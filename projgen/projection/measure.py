@@ -1,0 +1,78 @@
+"""The output error of a compressed network on calibration data, against the original; no labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from projgen.data import place, run_model
+from projgen.pca.outputs import OutputScale, columns_of
+
+_SAMPLES = 512
+
+
+class OutputError:
+    """Compares models with a teacher on up to 512 samples of the data.
+
+    Class scores are compared by the mean KL divergence of their softmax, any other outputs by the mean square
+    error over their variance.
+    """
+
+    def __init__(self, teacher: nn.Module, batches: Iterable[tuple[Tensor, ...]], device: torch.device) -> None:
+        self._batches: list[tuple[Tensor, ...]] = []
+        count = 0
+        for batch in batches:
+            self._batches.append(place(batch, teacher, device))
+            count += batch[0].shape[0]
+            if count >= _SAMPLES:
+                break
+        self._scale = OutputScale()
+        with evaluating(teacher), torch.no_grad():
+            results = [run_model(teacher, batch, index) for index, batch in enumerate(self._batches)]
+            self._scale.calibrate(results, self._batches)
+            self._wanted = [self._scale.normalise(result) for result in results]
+        self._divergence = self._scale.scores and not _probabilities(results)
+        spreads = zip(*self._wanted, strict=True)
+        self._spread = [float(torch.cat([p.flatten() for p in parts]).var(correction=0)) or 1.0 for parts in spreads]
+
+    def __call__(self, model: nn.Module) -> float:
+        """Mean error over the samples; infinite if an output is no number."""
+        total, rows = 0.0, 0
+        with evaluating(model), torch.no_grad():
+            for batch, wanted in zip(self._batches, self._wanted, strict=True):
+                got = self._scale.normalise(run_model(model, batch, 0))
+                count = wanted[0].numel() // wanted[0].shape[-1]
+                total += self._error(got, wanted) * count
+                rows += count
+        mean = total / max(rows, 1)
+        return mean if math.isfinite(mean) else math.inf
+
+    def _error(self, got: list[Tensor], wanted: list[Tensor]) -> float:
+        if self._divergence:
+            p, q = torch.log_softmax(wanted[0].double(), -1), torch.log_softmax(got[0].double(), -1)
+            return float((p.exp() * (p - q)).sum(-1).mean())
+        parts = zip(got, wanted, self._spread, strict=True)
+        return sum(float((g - w).square().mean()) / spread for g, w, spread in parts)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards every module is in its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _probabilities(results: list[Any]) -> bool:
+    """Whether the outputs went through a softmax already."""
+    rows = torch.cat([y.reshape(-1, y.shape[-1]) for result in results for y in columns_of(result)])
+    return bool((rows >= 0).all() and ((rows.sum(-1) - 1).abs() < 1e-3).all())
