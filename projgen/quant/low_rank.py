@@ -14,9 +14,10 @@ from projgen.quant.scope import Stats
 def find_low_rank(graph: Graph) -> frozenset[str]:
     """Names of the values between the factors of a product of matrices.
 
-    Such a value is made by a linear layer or convolution without activation, groups and (but for zeros) bias, has one
-    reader, which is of the same kind, is no output, and is narrower than both sides of a linear pair, than the input
-    of a 1x1 convolution before it, or than the output of one after it (the two inner edges of 1x1 -> kxk -> 1x1).
+    Such a value is made by a linear layer or convolution without activation and groups, has one reader, which is of the
+    same kind, is no output, and is narrower than both sides of a linear pair, than the input of a 1x1 convolution
+    before it, or than the output of one after it (the two inner edges of 1x1 -> kxk -> 1x1). Its maker has no bias but
+    zeros; only a kxk convolution may have one, as the middle of a projected convolution keeps the layer's bias.
     """
     return frozenset(node.output for node in graph.nodes if _is_factor(graph, node))
 
@@ -37,14 +38,15 @@ def _is_factor(graph: Graph, node: Node) -> bool:
     reader = readers[0]
     match node.attrs, reader.attrs:
         case Linear(activation="none"), Linear():
-            narrow = _enters(graph, node) and _leaves(graph, reader)
+            narrow, biased = _enters(graph, node) and _leaves(graph, reader), False
         case Conv2d(groups=1, activation="none"), Conv2d(groups=1):
             before, after = _is_pointwise(graph, node), _is_pointwise(graph, reader)
             enters, leaves = before and _enters(graph, node), after and _leaves(graph, reader)
             narrow = enters and leaves if before and after else enters or leaves
+            biased = leaves and not before
         case _:
             return False
-    return narrow and not ("b" in node.inputs and graph.data(node, "b").any())
+    return narrow and (biased or "b" not in node.inputs or not graph.data(node, "b").any())
 
 
 def _enters(graph: Graph, node: Node) -> bool:

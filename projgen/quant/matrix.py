@@ -89,5 +89,8 @@ def prove_matrix(graph: Graph, node: Node) -> None:
     """The overflow proof of a quantised linear or convolution node."""
     if not isinstance(node.numerics, MatrixNumerics):
         raise ValueError(f"node {node.name!r} has no matrix numerics")
+    m = graph.data(node, "m")
+    if (m % 4 != 0).any() or (m < 0).any():
+        raise ValueError(f"node {node.name!r} has multipliers that are negative or no multiples of 4")
     peak = peak_of(graph, node.inputs["x"])
     prove_rows(node.name, graph.data(node, "w"), graph.data(node, "b"), peak, node.numerics.requant.shift)

@@ -26,10 +26,19 @@ def pair(k: int, r: int, n: int, activation: Activation = "none", bias: Array | 
     return net.graph("y")
 
 
-def triple(c: int, r_in: int, r_out: int, o: int, kernel: tuple[int, int] = (3, 3), groups: int = 1) -> Graph:
+def triple(
+    c: int,
+    r_in: int,
+    r_out: int,
+    o: int,
+    kernel: tuple[int, int] = (3, 3),
+    groups: int = 1,
+    biases: tuple[float, float] = (0, 0),
+) -> Graph:
     net = Builder(x=(6, 6, c))
-    net.add("conv2d", "z1", Conv2d(), x="x", w=normal(r_in, 1, 1, c))
-    net.add("conv2d", "z2", Conv2d(groups=groups), x="z1", w=normal(r_out, *kernel, r_in // groups, seed=1))
+    b1, b2 = np.full(r_in, biases[0], np.float32), np.full(r_out, biases[1], np.float32)
+    net.add("conv2d", "z1", Conv2d(), x="x", w=normal(r_in, 1, 1, c), b=b1)
+    net.add("conv2d", "z2", Conv2d(groups=groups), x="z1", w=normal(r_out, *kernel, r_in // groups, seed=1), b=b2)
     net.add("conv2d", "y", Conv2d(), x="z2", w=normal(o, 1, 1, r_out, seed=2), b=normal(o, seed=3))
     return net.graph("y")
 
@@ -49,6 +58,9 @@ def triple(c: int, r_in: int, r_out: int, o: int, kernel: tuple[int, int] = (3, 
         (triple(16, 4, 16, 16), {"z1"}),
         (triple(16, 4, 8, 16, (1, 1)), {"z1"}),
         (triple(16, 4, 4, 16, groups=4), set()),
+        (triple(16, 4, 6, 16, biases=(0, 0.3)), {"z1", "z2"}),
+        (triple(16, 4, 6, 16, biases=(0.3, 0)), {"z2"}),
+        (triple(16, 6, 4, 16, (1, 1), biases=(0, 0.3)), set()),
     ],
 )
 def test_found(graph: Graph, found: set[str]) -> None:

@@ -122,3 +122,10 @@ def test_an_int16_input_is_bounded_by_its_type_or_by_the_rows_that_make_it() -> 
 def test_the_row_is_named() -> None:
     with pytest.raises(UnsupportedError, match="conv3: the int32 accumulator of output 2"):
         prove_rows("conv3", np.array([[1], [2], [127]]), np.array([0, 0, 2**31 - 1]), 128, 0)
+
+
+@pytest.mark.parametrize("m", [6, -4])
+def test_multipliers_are_checked_too(m: int) -> None:
+    graph = node_graph(np.ones((1, 4), np.int64), np.zeros(1))
+    with pytest.raises(ValueError, match="'big_layer' has multipliers that are negative or no multiples of 4"):
+        prove(graph.with_(values=[Value("m", graph.type("m"), np.array([m], np.int32))]))
