@@ -167,13 +167,12 @@ def run_command(
     """Build, run on the (emulated) target, check against the simulator and save the outputs."""
     from projgen.artifact import Artifact
     from projgen.cli.arrays import save_outputs
-    from projgen.data import load_data
 
     if out.suffix != ".npz":
         raise InputError(f"output {out} has the ending {out.suffix!r}", ".npz", "-o")
     artifact = Artifact.open(folder, target=target)
     artifact.build()
-    save_outputs(out, artifact, load_data(inputs))
+    save_outputs(out, artifact, inputs)
 
 
 @app.command()
@@ -190,7 +189,6 @@ def bench(
     from projgen.artifact import Artifact
     from projgen.cli.arrays import load_labels
     from projgen.cli.tables import print_measurement
-    from projgen.data import load_data
 
     if labels is not None and inputs is None:
         raise InputError("--labels without --inputs", "the inputs that the labels belong to", "--inputs")
@@ -198,9 +196,7 @@ def bench(
     names: list[str | None] = [*target] if target else [None]
     for name in names:
         artifact = Artifact.open(folder, target=name)
-        artifact.build()
-        data = load_data(inputs) if inputs is not None else None
-        measurement = artifact.measure(data, labels=None if labels is None else load_labels(labels))
+        measurement = artifact.measure(inputs, labels=None if labels is None else load_labels(labels))
         print_measurement(measurement)
         figures.append(json.loads(measurement.to_json()))
     if json_out is not None:

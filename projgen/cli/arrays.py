@@ -14,7 +14,6 @@ from projgen.errors import InputError
 
 if TYPE_CHECKING:
     from projgen.artifact import Artifact
-    from projgen.data import Batches
 
 
 def load_labels(path: Path) -> npt.NDArray[np.int64]:
@@ -36,34 +35,34 @@ def load_labels(path: Path) -> npt.NDArray[np.int64]:
     return np.asarray(labels, np.int64)
 
 
-def save_outputs(path: Path, artifact: Artifact, data: Batches) -> None:
-    """Run every batch of ``data``, compare with the simulator, and write one array per output to ``path``."""
-    names = [port["name"] for port in artifact.manifest["outputs"]]
-    columns: list[list[Any]] = [[] for _ in names]
-    for batch in data:
-        outputs = artifact.verify(batch if len(batch) > 1 else batch[0])
-        for column, values in zip(columns, outputs if isinstance(outputs, tuple) else (outputs,), strict=True):
-            column.append(np.asarray(values))
+def save_outputs(path: Path, artifact: Artifact, inputs: Path) -> None:
+    """Run the inputs of a file, compare with the simulator, and write one array per output to ``path``.
+
+    Per-step outputs of sequences of several lengths are padded with zeros; ``lengths`` stands beside them.
+    """
+    found = artifact.verify(inputs)
+    batches = [b if isinstance(b, tuple) else (b,) for b in (found if isinstance(found, list) else [found])]
     arrays: dict[str, Any] = {}
-    for name, column in zip(names, columns, strict=True):
-        if len({a.shape[1:] for a in column}) == 1:
-            arrays[name] = np.concatenate(column)
-        else:  # sequences of several lengths: padded with zeros, true lengths beside
-            steps = [a.shape[1] for a in column for _ in range(a.shape[0])]
-            padded = np.zeros((len(steps), max(steps), *column[0].shape[2:]), column[0].dtype)
-            row = 0
-            for a in column:
-                padded[row : row + a.shape[0], : a.shape[1]] = a
-                row += a.shape[0]
-            arrays[name] = padded
-            arrays["lengths"] = np.asarray(steps)
-    handle, temporary = tempfile.mkstemp(suffix=".npz", dir=path.parent if path.parent.is_dir() else None)
+    for port, parts in zip(artifact.manifest["outputs"], zip(*batches, strict=True), strict=True):
+        if len({a.shape[1:] for a in parts}) == 1:
+            arrays[port["name"]] = np.concatenate(parts)
+        else:
+            steps = [a.shape[1] for a in parts]
+            arrays[port["name"]] = np.concatenate(
+                [np.pad(a, [(0, 0), (0, max(steps) - a.shape[1]), *[(0, 0)] * (a.ndim - 2)]) for a in parts]
+            )
+            arrays["lengths"] = np.repeat(steps, [len(a) for a in parts])
+    _write_npz(path, arrays)
+
+
+def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(suffix=".npz", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"can't write {path}: {error.strerror}", "a writable folder", "-o") from error
     try:
         with os.fdopen(handle, "wb") as stream:
             np.savez(stream, **arrays)
-        try:
-            os.replace(temporary, path)
-        except OSError as error:
-            raise InputError(f"can't write {path}: {error.strerror}", "a writable path", "-o") from error
+        os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -30,7 +30,7 @@ def compile_to(out: Path, model: Path, data: Path, target: object = "host") -> t
 
 def test_missing_model_file(projgen, small: Path, tmp_path: Path) -> None:
     result = projgen(*compile_to(tmp_path / "out", tmp_path / "none.onnx", small / "data.npz"))
-    refused(result, 2, "none.onnx", "does not exist")
+    refused(result, 2, "none.onnx", "there is no file")
     assert not (tmp_path / "out").exists()
 
 
