@@ -7,7 +7,7 @@ from typing import Final
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import LstmNumerics
-from projgen.kernels import recurrent_dsp
+from projgen.kernels import recurrent_dsp, recurrent_mve
 from projgen.kernels.costs import matrix
 from projgen.kernels.layouts import plain
 from projgen.kernels.record import Field, KernelChoice, KernelDef, Table, TableRef
@@ -89,4 +89,6 @@ KERNELS: Final = (
     KernelDef("gru_portable", "gru", frozenset(), _portable),
     KernelDef("lstm_dsp", "lstm", frozenset({"dsp"}), recurrent_dsp.lstm),
     KernelDef("gru_dsp", "gru", frozenset({"dsp"}), recurrent_dsp.gru),
+    KernelDef("lstm_mve", "lstm", frozenset({"mve"}), recurrent_mve.lstm),
+    KernelDef("gru_mve", "gru", frozenset({"mve"}), recurrent_mve.gru),
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import GruNumerics, LstmNumerics
 
@@ -21,3 +24,9 @@ def rank(graph: Graph, node: Node, role: str) -> int:
 def step_macs(graph: Graph, node: Node) -> int:
     """Multiplications of one step."""
     return sum(int(graph.data(node, role).size) for role in ("w", "r", "q_in", "q_out") if role in node.inputs)
+
+
+def block_name(prefix: str, parameters: Mapping[str, int | str | tuple[int, ...]]) -> str:
+    """A C name that two blocks share only when their parameters are equal: a digest of them behind the prefix."""
+    text = repr(sorted(parameters.items()))
+    return f"{prefix}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -13,7 +13,7 @@ from projgen.ir.numerics import GruNumerics, LowRank, LstmNumerics
 from projgen.kernels.layouts import plain, table
 from projgen.kernels.packed import LIMIT
 from projgen.kernels.record import Block, Field, KernelChoice, Table, TableRef
-from projgen.kernels.recurrent_common import recurrent_numerics
+from projgen.kernels.recurrent_common import block_name, recurrent_numerics
 from projgen.kernels.recurrent_streams import Columns, FactorStream, GruStream, LstmStream
 from projgen.quant.fixed import Ints
 from projgen.quant.recurrent import low_rank_bounds, reach
@@ -203,7 +203,7 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
             tables.append(plain(graph, node, role, name, dtype, "[units]"))
     operand = -(-max(columns, x_padded + (h.fours if h.low_rank else stride)) // 4) * 4
     widened = -(-x.features // 4) * 4 if x.low_rank else 0
-    parameters: dict[str, int | str] = {
+    parameters: dict[str, int | str | tuple[int, ...]] = {
         "inputs": x.features,
         "units": units,
         "stride": stride,
@@ -273,7 +273,7 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
     operand = -(-(padded[0] + max(padded[1], 0 if h.low_rank else stride)) // 4) * 4
     widened = x.fours if x.low_rank is None else -(-x.features // 4) * 4
     staged = units % 2
-    parameters: dict[str, int | str] = {
+    parameters: dict[str, int | str | tuple[int, ...]] = {
         "inputs": x.features,
         "units": units,
         "stride": stride,
@@ -306,10 +306,3 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
         scratch_bytes=2 * (operand + widened) + staged * (units + 1),
         state_bytes=4 * stride,
     )
-
-
-def block_name(prefix: str, parameters: dict[str, int | str]) -> str:
-    """A C name that two blocks share only when their parameters are equal."""
-    numbers = [str(v) for v in parameters.values() if isinstance(v, int)]
-    factors = [str(v).removeprefix("pg_recurrent_factor_") for v in parameters.values() if isinstance(v, str) and v]
-    return "_".join([prefix, *numbers, *(f"f{name}" for name in factors)])
