@@ -52,7 +52,7 @@ def _portable(graph: Graph, node: Node, target: Target) -> KernelChoice:
         if role in node.inputs:
             fields[parameter] = TableRef(table)
             tables.append(plain(graph, node, role, table, dtype, comment))
-    inputs = graph.arg(node, "x").type.step_shape[0]
+    inputs = graph.arg(node, "x").type.step_shape[-1]
     rank_in, rank_out = rank(graph, node, "q_in"), rank(graph, node, "q_out")
     fields |= {
         "gates.input_width": rank_in or inputs,

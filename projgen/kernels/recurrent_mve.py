@@ -105,7 +105,7 @@ class Place:
 def place(graph: Graph, node: Node) -> Place:
     """Where a layer's operands lie. Equal types without a shift lie side by side and share vectors."""
     numerics = recurrent_numerics(node)
-    inputs = int(graph.arg(node, "x").type.step_shape[0])
+    inputs = int(graph.arg(node, "x").type.step_shape[-1])
     hidden = int(graph.data(node, "m").size) // (4 if isinstance(numerics, LstmNumerics) else 3)
     rank_in, rank_out = rank(graph, node, "q_in"), rank(graph, node, "q_out")
     x_width, h_width = rank_in or inputs, rank_out or hidden
@@ -364,7 +364,7 @@ def _choice(
     if not isinstance(attrs, Lstm | Gru):
         raise TypeError(f"node {node.name!r} is no recurrent layer")
     cell = "lstm" if isinstance(attrs, Lstm) else "gru"
-    inputs, units = int(graph.arg(node, "x").type.step_shape[0]), attrs.hidden
+    inputs, units = int(graph.arg(node, "x").type.step_shape[-1]), attrs.hidden
     wide_state = -(-at.end // 16) * 16
     if wide_state > _HIGHEST_PLACE:
         return None
