@@ -257,7 +257,8 @@ def _check_exact(rows: Sequence[Sequence[int]], addresses: Mapping[int, int], im
             f"instructions counted as {counted}"
         )
     total, by_blocks = sum(map(sum, rows)), sum(addresses.values())
-    if total != by_blocks:
+    # An x86 string instruction with nothing left to do leaves its block early: there only the counter is exact.
+    if total != by_blocks and image.target.board.kind != "native":
         raise HarnessError(
             f"counts on {image.target.name} are off: {total} instructions by the running counter, {by_blocks} by blocks"
         )
