@@ -9,29 +9,37 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it; imported on first use so that `projgen --help` stays quick.
 _PUBLIC = {
+    "Artifact": "projgen.artifact",
+    "Measurement": "projgen.harness.measurement",
     "NeuronPCA": "projgen.pca.neuron_pca",
     "ProjectedLayer": "projgen.projection.layers",
     "ProjgenError": "projgen.errors",
-    "analyze": "projgen.projection.analyze",
     "QuantizedModel": "projgen.quant.model",
+    "analyze": "projgen.projection.analyze",
+    "compile": "projgen.driver",
     "compress": "projgen.projection.compress",
     "distill": "projgen.projection.distill",
     "load_onnx": "projgen.importers.onnx",
     "quantize": "projgen.quant.model",
+    "save": "projgen.export",
     "unpack_projected_layers": "projgen.projection.layers",
 }
 
-__all__ = [
+__all__ = [  # noqa: F822
+    "Artifact",
+    "Measurement",
     "NeuronPCA",
     "ProjectedLayer",
     "ProjgenError",
     "QuantizedModel",
     "__version__",
     "analyze",
+    "compile",
     "compress",
     "distill",
     "load_onnx",
     "quantize",
+    "save",
     "unpack_projected_layers",
 ]
 
