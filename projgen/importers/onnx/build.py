@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from projgen.errors import InputError, UnsupportedError
-from projgen.importers.onnx.names import Namer, layer_name, scope_of
+from projgen.importers.onnx.names import Namer, identifier, module_path, scope_of
 from projgen.importers.onnx.sizes import Size, Symbol, Symbolic
 from projgen.importers.onnx.values import Activation, Array, Const, Filled, Value, integers, tensor
 from projgen.importers.onnx.views import View, group_sizes, new_view
@@ -32,7 +32,7 @@ class Build:
     _real: dict[tuple[object, ...], fx.Node] = field(default_factory=dict)
 
     def new_input(self, name: str, shape: Sequence[Size], dtype: torch.dtype) -> Activation:
-        return self.activation(self.graph.placeholder(self.namer(name)), shape, dtype)
+        return self.activation(self.graph.placeholder(self.namer(identifier(name))), shape, dtype)
 
     def activation(self, node: fx.Node, shape: Sequence[Size], dtype: torch.dtype) -> Activation:
         """A value for a tensor that ``node`` computes."""
@@ -47,18 +47,27 @@ class Build:
         if key and key in self.shared:
             module = self.root.get_submodule(name)
         else:
-            self.root.add_module(name, module)
+            self._add(name, module)
             self.shared.update({key: name} if key else {})
-        node = self.graph.create_node("call_module", name, args, {}, name)
+        node = self.graph.create_node("call_module", name, args, {}, identifier(name))
         self.layers[node] = module
         return node
+
+    def _add(self, path: str, module: nn.Module) -> None:
+        parent = self.root
+        *folders, last = path.split(".")
+        for folder in folders:
+            if folder not in dict(parent.named_children()):
+                parent.add_module(folder, nn.Module())
+            parent = parent.get_submodule(folder)
+        parent.add_module(last, module)
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         return self.graph.call_function(function, args, kwargs)
 
     def buffer(self, wanted_name: str, array: Array) -> fx.Node:
         """A constant tensor, stored as a buffer."""
-        name = self.namer(wanted_name)
+        name = self.namer(identifier(wanted_name))
         self.root.register_buffer(name, tensor(array))
         return self.graph.get_attr(name)
 
@@ -168,7 +177,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        return layer_name(self.node)
+        return module_path(self.node)
 
     def refusal(self, reason: str = "") -> UnsupportedError:
         """The error to raise for a form that is not supported, naming operator, node, module and what is supported."""
@@ -242,8 +251,9 @@ def describe(node: ir.Node) -> str:
     """Operator, node and module of a node, for messages."""
     domain = f"{node.domain}::" if node.domain not in {"", "ai.onnx"} else ""
     scope = scope_of(node)
+    name = node.name or next((output.name for output in node.outputs if output.name), "")
     place = f" in module {scope!r}" if scope else ""
-    return f"ONNX operator {domain}{node.op_type} (node {node.name or node.outputs[0].name!r}{place})"
+    return f"ONNX operator {domain}{node.op_type} (node {name!r}{place})"
 
 
 Handler: TypeAlias = "Callable[[Build, Call], Sequence[Value]]"

@@ -182,6 +182,8 @@ def fold(call: Call) -> list[Value] | None:
     except ProjgenError:
         raise
     except (ValueError, IndexError, TypeError) as error:
+        if any(isinstance(value, Shape) for value in known):
+            raise call.refusal("on constants, by a length that is open") from error
         raise call.fault(str(error)) from error
     if result.dtype == object:
         return [from_objects(result)]

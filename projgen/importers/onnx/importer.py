@@ -25,12 +25,11 @@ from projgen.importers.onnx.fold import fold
 from projgen.importers.onnx.ops import FUNCTIONS, OPERATORS, SUPPORTED
 from projgen.importers.onnx.ops.recurrent import DOMAIN
 from projgen.importers.onnx.reader import array_of, read_model
-from projgen.importers.onnx.sizes import Size, new_symbol
-from projgen.importers.onnx.values import Activation, Const, Value
+from projgen.importers.onnx.sizes import new_symbol
+from projgen.importers.onnx.values import FLOATS, Activation, Const, Value
 from projgen.importers.spec import InputSpec, example_inputs, remember_inputs
 
 _STANDARD = {"", "ai.onnx"}
-_FLOATS = {ir.DataType.FLOAT: torch.float32, ir.DataType.DOUBLE: torch.float64, ir.DataType.FLOAT16: torch.float16}
 
 
 def load_onnx(source: str | os.PathLike[str] | onnx.ModelProto) -> nn.Module:
@@ -78,19 +77,26 @@ class _Reader:
         for value in graph.inputs:
             if value.name in graph.initializers:
                 continue
-            if not isinstance(value.type, ir.TensorType) or value.dtype not in _FLOATS or value.shape is None:
+            if (
+                not isinstance(value.type, ir.TensorType)
+                or value.dtype not in FLOATS
+                or value.shape is None
+                or 0 in value.shape
+            ):
                 raise UnsupportedError(
                     f"ONNX input '{value.name}' of type {value.type} and shape {value.shape}",
-                    "float tensors with a known number of axes",
+                    "float tensors with a known number of axes, none of length 0",
                     "the model",
                 )
-            stated = [size if isinstance(size, int) else None for size in value.shape]
-            sizes: list[Size] = [
-                new_symbol(size) if axis == 0 or size is None else size for axis, size in enumerate(stated)
-            ]
-            dtype = _FLOATS[value.dtype]
+            baked = [size if isinstance(size, int) else None for size in value.shape]
+            is_open = [axis == 0 or size is None for axis, size in enumerate(baked)]
+            if _is_time_first(value):
+                is_open[1] = True
+            sizes = [new_symbol(size) if opened else size or 1 for size, opened in zip(baked, is_open, strict=True)]
+            dtype = FLOATS[value.dtype]
             self.values[value] = self.build.new_input(value.name or "input", sizes, dtype)
-            specs.append(InputSpec(value.name or "input", tuple(stated[1:]), dtype))
+            shape = tuple(None if opened else size for size, opened in zip(baked, is_open, strict=True))
+            specs.append(InputSpec(value.name or "input", shape[1:], dtype))
         return tuple(specs)
 
     def run(self, nodes: Iterable[ir.Node]) -> None:
@@ -176,6 +182,12 @@ class _Reader:
         module.delete_all_unused_submodules()
         module.recompile()
         return module.eval()
+
+
+def _is_time_first(value: ir.Value) -> bool:
+    """Whether a recurrent layer reads an input as it is in ONNX's layout, the batch on axis 1."""
+    readers = (use.node for use in value.uses() if use.idx == 0 and use.node.op_type in {"LSTM", "GRU"})
+    return any(node.attributes.get_int("layout", 0) == 0 for node in readers)
 
 
 def _constant(node: ir.Node) -> Const:

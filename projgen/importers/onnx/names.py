@@ -1,4 +1,4 @@
-"""Readable, unique Python names for what an ONNX file calls ``/encoder/conv1/Conv`` or ``node_linear``."""
+"""Readable, unique names for what an ONNX file calls ``/encoder/conv1/Conv``, ``node_linear`` or ``encoder.conv1``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ast
 import keyword
 import re
 from collections import Counter
-from collections.abc import Iterable
 
 import onnx_ir as ir
 from torch import fx, nn
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
+_NO_SCOPE = "_empty_nn_module_stack"
 _TAKEN_BY_MODULES = {"meta", "graph", "code", "training", "_graph"}
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul", "LSTM", "GRU", "BatchNormalization", "ProjectedLSTM", "ProjectedGRU"})
 LONGEST = 48
@@ -29,19 +29,30 @@ def identifier(text: str) -> str:
 
 
 class Namer:
-    """Hands out each name once: ``fc``, ``fc_1``, ..."""
+    """Hands out module paths, each once: ``fc``, ``fc_1``, ``encoder.conv``; nothing lies inside a layer."""
 
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._taken = set(taken)
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._parents: set[str] = set()
 
     def __call__(self, wanted: str) -> str:
-        base = identifier(wanted)
+        first, *rest = wanted.split(".")
+        is_path = bool(re.fullmatch(r"\w+(\.\w+)*", wanted, flags=re.ASCII)) and len(wanted) <= 2 * LONGEST
+        base = ".".join([first if first.isdigit() else identifier(first), *rest]) if is_path else identifier(wanted)
+        if self._taken & set(_prefixes(base)):
+            base = identifier(base)
         name, number = base, 0
-        while name in self._taken:
+        while name in self._taken or name in self._parents:
             number += 1
             name = f"{base}_{number}"
         self._taken.add(name)
+        self._parents.update(_prefixes(name))
         return name
+
+
+def _prefixes(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
 def scope_of(node: ir.Node) -> str:
@@ -49,10 +60,10 @@ def scope_of(node: ir.Node) -> str:
     scopes = _literal(node.metadata_props.get(_SCOPES, ""))
     if scopes:
         return scopes[-2] if len(scopes) > 1 else ""
-    return (node.name or "").strip("/").rpartition("/")[0].replace("/", ".")
+    return _joined((node.name or "").strip("/").split("/")[:-1])
 
 
-def layer_name(node: ir.Node) -> str:
+def module_path(node: ir.Node) -> str:
     """What to call the layer a node becomes.
 
     Names that a PyTorch exporter made up give the module's path (``fc`` for ``node_linear`` in the scope of
@@ -63,24 +74,39 @@ def layer_name(node: ir.Node) -> str:
         return node.op_type.lower()
     if ";" in name:
         return _fused_name(name.split(";"), node)
-    scopes = _literal(node.metadata_props.get(_SCOPES, ""))
-    if name.startswith("node_"):
-        own = name.removeprefix("node_")
-        weight = node.inputs[1].name if node.op_type in WEIGHTED and len(node.inputs) > 1 and node.inputs[1] else None
-        if weight is not None and weight.endswith(".weight"):
-            return weight.removesuffix(".weight")
-        path = scopes[-2] if len(scopes) > 1 else ""
-        classes = _literal(node.metadata_props.get(_CLASSES, ""))
-        is_layer = len(classes) > 1 and classes[-2].startswith(nn.__name__ + ".modules.")
-        if path and (is_layer or node.op_type in WEIGHTED):
-            return path
-        return f"{path}.{own}" if path else own
-    folder, _, last = name.strip("/").rpartition("/")
-    if name.startswith("/") and folder and re.fullmatch(rf"{node.op_type}(_\d+)?", last):
-        stem = folder.rpartition("/")[2].lower()
-        if node.op_type in WEIGHTED or node.op_type.lower() in stem:
-            return folder
+    if name.startswith("node_") or re.fullmatch(r"n\d+", name):
+        return _dynamo_name(name.removeprefix("node_"), node)
+    *folders, last = name.strip("/").split("/")
+    if name.startswith("/") and folders and re.fullmatch(rf"{node.op_type}(_\d+)?", last):
+        path = _joined(folders)
+        is_layer = node.op_type in WEIGHTED or node.op_type.lower() in folders[-1].lower()
+        return path if is_layer else f"{path}.{last}"
     return name
+
+
+def _joined(folders: list[str]) -> str:
+    """``["features", "features.0"]``, as the TorchScript exporter writes it, is the path ``features.0``."""
+    path: list[str] = []
+    for folder in folders:
+        if path and folder.startswith(f"{path[-1]}."):
+            path.pop()
+        path.append(folder)
+    return ".".join(path)
+
+
+def _dynamo_name(own: str, node: ir.Node) -> str:
+    weight = node.inputs[1].name if node.op_type in WEIGHTED and len(node.inputs) > 1 and node.inputs[1] else None
+    if weight is not None and weight.endswith(".weight"):
+        return weight.removesuffix(".weight")
+    scopes = _literal(node.metadata_props.get(_SCOPES, ""))
+    classes = _literal(node.metadata_props.get(_CLASSES, ""))
+    path = scopes[-2] if len(scopes) > 1 else ""
+    path = "" if path.startswith(_NO_SCOPE) else path
+    own = node.op_type.lower() if own.strip("n").isdigit() else own
+    is_layer = len(classes) > 1 and classes[-2].startswith(nn.__name__ + ".modules.")
+    if path and (is_layer or node.op_type in WEIGHTED):
+        return path
+    return f"{path}.{own}" if path else own
 
 
 def _fused_name(parts: list[str], node: ir.Node) -> str:

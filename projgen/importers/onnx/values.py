@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx_ir as ir
 import torch
 
 from projgen.importers.onnx.sizes import Size, Symbolic
 from projgen.importers.onnx.views import View
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
+
+FLOATS = {ir.DataType.FLOAT: torch.float32, ir.DataType.DOUBLE: torch.float64, ir.DataType.FLOAT16: torch.float16}
 
 
 def tensor(array: Array) -> torch.Tensor:

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from projgen.importers.onnx.build import Build, Call, Handler
 from projgen.importers.onnx.fold import fill_value, shape_slice
-from projgen.importers.onnx.sizes import Size, Symbolic, new_symbol, same
-from projgen.importers.onnx.values import Activation, Const, Filled, Value, from_objects, integers
+from projgen.importers.onnx.sizes import Size, Symbolic, new_symbol, product, same
+from projgen.importers.onnx.values import FLOATS, Activation, Const, Filled, Value, from_objects, integers
 
 
 def _same(_: Build, call: Call) -> Sequence[Value]:
@@ -35,9 +35,9 @@ def _dropout(build: Build, call: Call) -> Sequence[Value]:
 def _cast(_: Build, call: Call) -> Sequence[Value]:
     value = call.given(0)
     if isinstance(value, Activation):
-        wanted = torch.from_numpy(np.empty(0, ir.DataType(call.attribute("to", 1)).numpy())).dtype
-        if wanted != value.dtype:
-            raise call.refusal(f"from {value.dtype} to {wanted}; only casts that change nothing are supported")
+        wanted = ir.DataType(call.attribute("to", 1))
+        if FLOATS.get(wanted) != value.dtype:
+            raise call.refusal(f"from {value.dtype} to {wanted.name}; only casts that change nothing are supported")
         return [value]
     if isinstance(value, Filled):
         return [Filled(value.value.astype(ir.DataType(call.attribute("to", 1)).numpy()), value.shape)]
@@ -51,8 +51,12 @@ def _cast_like(_: Build, call: Call) -> Sequence[Value]:
         if isinstance(value, Const):
             return [Const(value.array.astype(wanted))]
         return [Filled(value.value.astype(wanted), value.shape)]
-    if isinstance(value, Activation) and isinstance(like, Activation) and value.dtype == like.dtype:
-        return [value]
+    if isinstance(value, Activation) and isinstance(like, Activation | Const):
+        wanted_type = (
+            like.dtype if isinstance(like, Activation) else FLOATS.get(ir.DataType.from_numpy(like.array.dtype))
+        )
+        if value.dtype == wanted_type:
+            return [value]
     raise call.refusal("that changes the element type of the data")
 
 
@@ -97,7 +101,7 @@ def _transpose(_: Build, call: Call) -> Sequence[Value]:
     return [Activation(x.view.permute(order), x.dtype)]
 
 
-def _reshape(_: Build, call: Call) -> Sequence[Value]:
+def _reshape(build: Build, call: Call) -> Sequence[Value]:
     x = call.activation(0)
     target = call.integers(1, "shape", "target shape")
     if target is None:
@@ -107,12 +111,23 @@ def _reshape(_: Build, call: Call) -> Sequence[Value]:
     elif 0 in target:
         raise call.refusal("to a shape with an axis of length 0")
     view = x.view.reshape(target)
+    if view is None and _keeps_batch(x, target):
+        node = build.call(torch.reshape, build.real(x), (-1, *target[1:]))
+        return [build.activation(node, (x.shape[0], *target[1:]), x.dtype)]
     if view is None:
         raise call.refusal(
             f"to {_text(target)} from {_text(x.shape)}: the axes don't line up for every batch "
             "(a batch size baked into the file is generalised)"
         )
     return [Activation(view, x.dtype)]
+
+
+def _keeps_batch(x: Activation, target: Sequence[Size]) -> bool:
+    """Whether a reshape only rearranges what follows axis 0, to sizes that are all known."""
+    rest, wanted = x.shape[1:], target[1:]
+    if any(isinstance(size, Symbolic) or size < 1 for size in (*rest, *wanted)):
+        return False
+    return (target[0] == -1 or same(x.shape[0], target[0])) and product(rest) == product(wanted)
 
 
 def _text(sizes: Sequence[Size]) -> str:

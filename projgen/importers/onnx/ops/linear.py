@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from projgen.importers.onnx.build import Build, Call, Handler
+from projgen.importers.onnx.sizes import Symbolic
 from projgen.importers.onnx.values import Activation, Array, Value, tensor
 
 
@@ -66,6 +67,8 @@ def _matmul(build: Build, call: Call) -> Sequence[Value]:
 
 
 def _apply(build: Build, call: Call, x: Activation, layer: nn.Linear, key: tuple[object, ...] = ()) -> Activation:
+    if isinstance(x.shape[-1], Symbolic):
+        raise call.refusal("its input's features lie along an axis whose length is open, such as the batch")
     if x.shape[-1] != layer.in_features:
         raise call.fault(f"its input has {x.shape[-1]} features, its weights {layer.in_features}")
     node = build.layer(call.name, layer, build.real(x), key=key)

@@ -46,7 +46,9 @@ def _average_pool(build: Build, call: Call) -> Sequence[Value]:
     source = build.real(x)
     if not inside:
         if not counted:
-            raise call.refusal("with uneven padding that is not counted (count_include_pad=0), so its divisor varies")
+            raise call.refusal(
+                "with padding that is uneven, or wider than half the window, and not counted (count_include_pad=0)"
+            )
         source = padded(build, call.name, source, window, 0.0)
     kind: Any = nn.AvgPool1d if len(window.kernel) == 1 else nn.AvgPool2d
     layer = kind(

@@ -1,0 +1,1 @@
+"""The parts of ``projgen.save`` that write ONNX; projgen/export.py is the entry."""
