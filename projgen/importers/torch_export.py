@@ -101,6 +101,12 @@ class _Sizes:
         self._symbol: Any = None
         if isinstance(first, int):
             self.batch = first
+            if first < 2:
+                raise InputError(
+                    f"a program exported with a fixed batch of {first} hides which axis is the batch",
+                    "a batch of 2 or more, or a dynamic one",
+                    "torch.export.export",
+                )
         else:
             self._symbol = first.node.expr
             fixed = {d for node in program.graph.nodes for d in _dims(node.meta.get("val")) if isinstance(d, int)}

@@ -2,8 +2,9 @@
 
 An RNN's time axis that comes from the model's inputs through operators that work step by step becomes the symbol
 ``TIME`` at those inputs, and every type is inferred anew. Where anything depends on the number of steps (a
-convolution along time, a flattened sequence, a maximum over time, inputs of several lengths) the whole graph keeps
-its static shape. A mean over the steps becomes MeanTime.
+convolution along time, a flattened sequence, a maximum over time, inputs of several lengths), or where one pass
+over the steps is not enough (a reversed RNN, steps that read what only the last step yields, outputs with and
+without time), the whole graph keeps its static shape. A mean over the steps becomes MeanTime.
 """
 
 from __future__ import annotations
@@ -46,7 +47,23 @@ def _with_time(graph: Graph) -> Graph | None:
                 return None
             nodes.append(made)
             values[made.output] = Value(made.output, inferred)
-    return graph.with_(nodes=nodes, values=values.values())
+    timed = graph.with_(nodes=nodes, values=values.values())
+    return timed if _is_one_pass(timed) else None
+
+
+def _is_one_pass(graph: Graph) -> bool:
+    """Whether a graph can run step by step: one direction, nothing late read early, outputs of one kind."""
+    late: set[str] = set()
+    for node in graph.nodes:
+        if isinstance(node.attrs, ir.Lstm | ir.Gru) and node.attrs.reverse:
+            return False
+        read = [value for _, value in graph.activations(node)]
+        stepped = graph.type(node.output).has_time
+        if stepped and any(value.name in late for value in read):
+            return False
+        if not stepped and any(value.type.has_time or value.name in late for value in read):
+            late.add(node.output)
+    return len({graph.type(port.value).has_time for port in graph.outputs}) == 1
 
 
 def _infer(node: Node, values: dict[str, Value]) -> TensorType | None:
@@ -84,8 +101,6 @@ def _is_stepwise(node: Node) -> bool:
             return perm[0] == 0
         case ir.Pad(amounts):
             return amounts[0] == (0, 0)
-        case ir.Lstm() | ir.Gru():
-            return not node.attrs.reverse
         case _:
             return node.op in _STEPWISE
 

@@ -144,17 +144,26 @@ def test_time_returns_through_stepwise_nodes() -> None:
     pooled = m.node("mean", "avg_pool2d", ir.AvgPool2d((1, 6), (1, 6)), x=view)
     last = m.node("last", "select", ir.Select(0, -1), x=y)
     cat = m.node("cat", "concat", ir.Concat(0), x0=m.reshape("flat", pooled, 3), x1=last, x2="late")
-    result = after(m.graph(m.linear("fc", cat, 2), m.node("soft", "softmax", ir.Softmax(), x=y)), restore_time.PASS)
+    result = after(m.graph(m.linear("fc", cat, 2)), restore_time.PASS)
     assert [str(result.type(p.value)) for p in result.inputs] == ["float32[Tx5]", "float32[4]"]
     assert "mean_time" in ops(result)
-    assert str(result.type("soft")) == "float32[Tx3]"
+    assert str(result.type("rnn")) == "float32[Tx3]"
     assert next(n for n in result.nodes if n.name == "last").attrs.index == -1
 
 
-@pytest.mark.parametrize("kind", ["flatten", "slice", "pad", "pool", "other length"])
+def test_time_returns_only_to_one_direction() -> None:
+    m = Maker(x=(6, 5))
+    weights = {"w": m.random(9, 5), "r": m.random(9, 3), "b": m.random(9), "b_hn": m.random(3)}
+    back = m.node("back", "gru", ir.Gru(3, reverse=True), x="x", **weights)
+    joined = m.node("cat", "concat", ir.Concat(1), x0=_rnn(m, "x"), x1=back)
+    assert not after(m.graph(joined), restore_time.PASS).has_time
+
+
+@pytest.mark.parametrize("kind", ["flatten", "slice", "pad", "pool", "other length", "outputs", "late"])
 def test_time_stays_where_the_length_matters(kind: str) -> None:
     m = Maker(x=(6, 5), other=(6 if kind != "other length" else 4, 5))
     y, z = _rnn(m, "x"), _rnn(m, "other", "second")
+    last = m.node("last", "select", ir.Select(0, -1), x=z)
     if kind == "flatten":
         y = m.linear("fc", m.reshape("flat", y, 18), 2)
     elif kind == "slice":
@@ -163,7 +172,8 @@ def test_time_stays_where_the_length_matters(kind: str) -> None:
         y = m.node("pad", "pad", ir.Pad(((1, 0), (0, 0))), x=y)
     elif kind == "pool":
         y = m.node("pool", "avg_pool2d", ir.AvgPool2d((1, 2), (1, 2)), x=m.reshape("map", y, 1, 6, 3))
-    last = m.node("last", "select", ir.Select(0, -1), x=z)
-    result = after(m.graph(y, last), restore_time.PASS)
+    elif kind == "late":
+        y = m.node("sum", "add", ir.Add(), a=y, b=m.reshape("row", last, 1, 3))
+    result = after(m.graph(y) if kind == "late" else m.graph(y, last), restore_time.PASS)
     assert not result.has_time
     assert next(n for n in result.nodes if n.name == "last").attrs.index == (3 if kind == "other length" else 5)

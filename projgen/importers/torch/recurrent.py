@@ -1,9 +1,10 @@
-"""LSTM and GRU layers, dense or projected: each layer becomes a node of its own."""
+"""LSTM and GRU layers, dense or projected: each layer and direction becomes a node of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ _TRANSPOSES = ("t", "transpose", "permute", "numpy_T", "mT")
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """Parameters of one layer: W (or W' and q_in), R (or R' and q_out), the two biases."""
+    """Parameters of one layer and direction: W (or W' and q_in), R (or R' and q_out), the two biases."""
 
     w: Array
     r: Array
@@ -26,6 +27,10 @@ class _Cell:
     b_hh: Array
     q_in: Array | None
     q_out: Array | None
+
+    @property
+    def factors(self) -> dict[str, Array]:
+        return {role: q for role, q in (("q_in", self.q_in), ("q_out", self.q_out)) if q is not None}
 
 
 def _factors(imp: Importer, call: Call, given: object) -> tuple[Array, Array | None]:
@@ -46,18 +51,16 @@ def _aten(node: torch.fx.Node) -> str:
 
 
 def _cells(imp: Importer, call: Call) -> list[_Cell]:
-    if call.args["bidirectional"]:
-        raise call.refused("a bidirectional RNN", "one direction")
     if call.args["train"] and call.args["dropout"]:
         raise call.refused("dropout that is active at inference", "eval mode")
     nodes: Any = call.node.args[2]
-    layers = int(call.args["num_layers"])
     biases = bool(call.args["has_biases"])
     per_cell = 4 if biases else 2
-    if not isinstance(nodes, list | tuple) or len(nodes) != layers * per_cell:
+    count = _count(call)
+    if not isinstance(nodes, list | tuple) or len(nodes) != count * per_cell:
         raise call.refused("an RNN whose parameters are not (weights, biases) per layer", "no proj_size")
     cells = []
-    for i in range(layers):
+    for i in range(count):
         own = nodes[i * per_cell : (i + 1) * per_cell]
         w, q_in = _factors(imp, call, own[0])
         r, q_out = _factors(imp, call, own[1])
@@ -67,15 +70,23 @@ def _cells(imp: Importer, call: Call) -> list[_Cell]:
     return cells
 
 
-def _initial(call: Call, given: Operand, what: str, layers: int, batch_axis: int = 1) -> list[Array | None]:
-    """The initial state of each layer, None for zeros."""
+def _directions(call: Call) -> int:
+    return 2 if call.args["bidirectional"] else 1
+
+
+def _count(call: Call) -> int:
+    return int(call.args["num_layers"]) * _directions(call)
+
+
+def _initial(call: Call, given: Operand, what: str) -> list[Array | None]:
+    """The initial state of each cell, None for zeros."""
     if not isinstance(given, torch.Tensor):
         raise call.refused(f"its {what} depends on the model's inputs", "zeros or a constant as initial state")
     states = as_array(given)
-    first = states.take([0], axis=batch_axis)
+    first = states.take([0], axis=1)
     if not np.array_equal(states, np.broadcast_to(first, states.shape)):
         raise call.refused(f"its {what} differs along the batch", "one initial state for all samples")
-    return [None if not first[i].any() else first[i, 0] for i in range(layers)]
+    return [None if not first[i].any() else first[i, 0] for i in range(_count(call))]
 
 
 def _sequence(imp: Importer, call: Call) -> tuple[Tracked, int]:
@@ -99,40 +110,48 @@ def _run(
 ) -> tuple[Tracked, Stack]:
     """The layers one after the other. Returns the last one's output and h_n."""
     x, time = _sequence(imp, call)
-    outputs: list[Tracked] = []
-    cells = _cells(imp, call)
-    for i, (cell, state) in enumerate(zip(cells, states, strict=True)):
-        inputs: dict[str, str | Array] = {"x": x.value, "w": cell.w, "r": cell.r, **gate_inputs(cell)}
-        if cell.q_in is not None:
-            inputs["q_in"] = cell.q_in
-        if cell.q_out is not None:
-            inputs["q_out"] = cell.q_out
-        gates = 4 if op == "lstm" else 3
-        kind = ir.Lstm if op == "lstm" else ir.Gru
-        attrs = kind(
-            hidden=cell.w.shape[0] // gates,
-            input_projected=cell.q_in is not None,
-            recurrent_projected=cell.q_out is not None,
-            initial_state=bool(state),
-        )
-        base = call.base if len(cells) == 1 else f"{call.base}.l{i}"
-        x = Tracked(imp.emit(call, op, attrs, {**inputs, **state}, base), x.order, x.batch)
-        outputs.append(x)
+    directions = _directions(call)
+    cells = list(zip(_cells(imp, call), states, strict=True))
+    finals: list[Callable[[], Tracked]] = []
+    for layer in range(len(cells) // directions):
+        outputs = []
+        for reverse, (cell, state) in enumerate(cells[layer * directions : (layer + 1) * directions]):
+            suffix = f".l{layer}" + ("_reverse" if reverse else "") if len(cells) > 1 else ""
+            constants = {**gate_inputs(cell), **cell.factors, **state}
+            value = _emit(imp, call, op, cell, {"x": x.value, **constants}, suffix, bool(reverse))
+            outputs.append(value)
+            finals.append(partial(_final, imp, call, value, x.order.index(time), 0 if reverse else -1))
+        if directions == 2:
+            joined = {f"x{i}": value for i, value in enumerate(outputs)}
+            outputs = [imp.emit(call, "concat", ir.Concat(1), joined, f"{call.base}.l{layer}.joined")]
+        x = Tracked(outputs[0], x.order, x.batch)
+    return x, Stack(tuple(finals))
 
-    def last(y: Tracked) -> Callable[[], Tracked]:
-        def build() -> Tracked:
-            axis = y.order.index(time)
-            value = imp.emit(call, "select", ir.Select(axis, -1), {"x": y.value}, f"{y.value}.last")
-            return Tracked(value, (1,), 0)
 
-        return build
+def _emit(
+    imp: Importer, call: Call, op: str, cell: _Cell, inputs: dict[str, str | Array], suffix: str, reverse: bool
+) -> str:
+    """The node of one cell; its inputs in the operator's order."""
+    roles = ("x", "w", "r", "b", "b_hn", "q_in", "q_out", "h0", "c0")
+    given = {**inputs, "w": cell.w, "r": cell.r}
+    kind, gates = (ir.Lstm, 4) if op == "lstm" else (ir.Gru, 3)
+    attrs = kind(
+        hidden=cell.w.shape[0] // gates,
+        input_projected=cell.q_in is not None,
+        recurrent_projected=cell.q_out is not None,
+        initial_state="h0" in inputs,
+        reverse=reverse,
+    )
+    return imp.emit(call, op, attrs, {role: given[role] for role in roles if role in given}, call.base + suffix)
 
-    return x, Stack(tuple(last(y) for y in outputs))
+
+def _final(imp: Importer, call: Call, value: str, time: int, step: int) -> Tracked:
+    """The state after the last step that was run, (batch, H)."""
+    return Tracked(imp.emit(call, "select", ir.Select(time, step), {"x": value}, f"{value}.last"), (1,), 0)
 
 
 def lstm(imp: Importer, call: Call) -> Operand:
-    layers = int(call.args["num_layers"])
-    h0, c0 = (_initial(call, s, what, layers) for s, what in zip(call.args["hx"], ("h_0", "c_0"), strict=True))
+    h0, c0 = (_initial(call, s, what) for s, what in zip(call.args["hx"], ("h_0", "c_0"), strict=True))
     cells_hidden = _cells(imp, call)
     states: list[dict[str, Array]] = []
     for cell, h, c in zip(cells_hidden, h0, c0, strict=True):
@@ -144,7 +163,7 @@ def lstm(imp: Importer, call: Call) -> Operand:
 
 
 def gru(imp: Importer, call: Call) -> Operand:
-    h0 = _initial(call, call.args["hx"], "h_0", int(call.args["num_layers"]))
+    h0 = _initial(call, call.args["hx"], "h_0")
 
     def biases(cell: _Cell) -> dict[str, Array]:
         hidden = cell.w.shape[0] // 3

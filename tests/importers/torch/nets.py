@@ -190,6 +190,15 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
         lambda: Fn(lambda m, x: m.gru(x)[1].permute(1, 0, 2).flatten(1), gru=nn.GRU(5, 4, 3, bias=False, **RNN)),
         ((6, 5),),
     ),
+    "bidirectional": (
+        lambda: Fn(
+            lambda m, x: m.fc(torch.cat((m.gru(x)[0][:, -1], m.lstm(x)[1][0].transpose(0, 1).flatten(1)), 1)),
+            gru=nn.GRU(5, 4, 2, bidirectional=True, **RNN),
+            lstm=nn.LSTM(5, 3, bidirectional=True, **RNN),
+            fc=nn.Linear(14, 3),
+        ),
+        ((6, 5),),
+    ),
     "projected": (
         lambda: Fn(
             lambda m, x: m.fc(m.b(m.a(x)[0].transpose(0, 1))[0].transpose(0, 1)[:, -1:]),

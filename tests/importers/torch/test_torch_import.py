@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from projgen.errors import InputError
 from projgen.importers.torch_export import import_module, import_program
 from projgen.ir.printer import print_graph
 from projgen.ir.verify import verify
@@ -39,6 +40,8 @@ CANONICAL = {
     "all_layers": "gru gru gru select select select reshape reshape reshape concat reshape",
     "functional": "conv2d unary max_pool2d slice slice unary add transpose reshape",
     "positions": "linear slice slice reshape reshape concat select select unary mul slice linear",
+    "bidirectional": "gru gru concat gru gru concat select lstm lstm select select reshape reshape concat reshape "
+    "concat linear",
     "branches": "conv2d conv2d max_pool2d avg_pool2d concat",
     "decoder": "linear reshape conv2d",
     "two_inputs": "conv2d linear reshape concat linear",
@@ -67,12 +70,12 @@ def test_equals_torch_before_and_after_the_passes(name: str) -> None:
     assert ops(canonical) == CANONICAL[name].split()
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.ZOO if name != "lstm_bidirectional"])
+@pytest.mark.parametrize("name", zoo.ZOO)
 def test_model_zoo(name: str) -> None:
     module, inputs = zoo.build(name)
     canonical = run_pipeline(import_module(module, inputs))
     assert relative_error(canonical, module, inputs) <= TOLERANCE
-    assert canonical.has_time == zoo.ZOO[name].is_sequence
+    assert canonical.has_time == (zoo.ZOO[name].is_sequence and name != "lstm_bidirectional")
 
 
 @pytest.mark.parametrize("name", sorted(SEQUENCES))
@@ -85,13 +88,15 @@ def test_any_number_of_steps(name: str) -> None:
 
 
 def test_a_length_that_matters_stays_fixed() -> None:
-    """Flattened steps, a convolution along time and a chosen step keep the static shape."""
+    """Flattened steps, a convolution along time, a chosen step, late values read early keep the static shape."""
     rnn = {"lstm": nn.LSTM(3, 4, batch_first=True)}
     forms = (
         Fn(lambda m, x: m.fc(m.lstm(x)[0].flatten(1)), fc=nn.Linear(20, 2), **rnn),
         Fn(lambda m, x: m.lstm(m.conv(x.transpose(1, 2)).transpose(1, 2))[0], conv=nn.Conv1d(3, 3, 2), **rnn),
         Fn(lambda m, x: m.lstm(x)[0][:, 4], **rnn),
         Fn(lambda m, x: m.lstm(x)[0].amax(1), **rnn),
+        Fn(lambda m, x: (m.lstm(x)[0], m.lstm(x)[0][:, -1]), **rnn),
+        Fn(lambda m, x: m.lstm(x)[0] + m.lstm(x)[0].mean(1, keepdim=True), **rnn),
     )
     for module in forms:
         x = torch.randn(2, 5, 3)
@@ -196,6 +201,12 @@ def test_saved_programs(name: str, dynamic: bool, tmp_path: Path) -> None:
     for name_, value in direct.values.items():
         if value.data is not None:
             assert np.array_equal(saved.constant(name_), value.data)
+
+
+def test_a_program_of_one_sample_is_refused() -> None:
+    program = torch.export.export(nn.Linear(3, 2), (torch.randn(1, 3),))
+    with pytest.raises(InputError, match=r"a fixed batch of 1 .* Allowed: a batch of 2 or more, or a dynamic one"):
+        import_program(program)
 
 
 def test_constant_initial_states() -> None:
