@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from datasets import digits
 from deployment import accuracy, deploy, float_logits
-from rich.console import Console
 from torch import Tensor, nn
 from training import train
 
@@ -94,7 +93,6 @@ def main() -> None:
     options = parser.parse_args()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    console = Console()
     torch.manual_seed(SEED)
     train_x, train_y, test_x, test_y = load(options.mnist)
     calibration = list(torch.from_numpy(train_x[:512]).split(64))
@@ -102,11 +100,11 @@ def main() -> None:
     def test_accuracy(model: nn.Module) -> float:
         return accuracy(float_logits(model, list(test_x)), test_y)
 
-    console.print("training the convolutional net ...")
+    print("training the convolutional net ...")
     dense = DigitNet(train_x.shape[-1])
     fit(dense, train_x, train_y, epochs=3 if options.mnist else 20, rate=3e-3)
 
-    console.print("projecting ...")
+    print("projecting ...")
     pca = projgen.NeuronPCA(dense, calibration, verbosity="off")
     levels, tuned_models = [], {}
     for goal in LEVELS:
@@ -118,7 +116,7 @@ def main() -> None:
             Level(info.learnables_reduction, count_learnables(small), test_accuracy(small), test_accuracy(tuned))
         )
 
-    console.print("quantising, building and running the test images on the emulated cores ...")
+    print("quantising, building and running the test images on the emulated cores ...")
     common = {"calibration": calibration, "test": list(test_x), "labels": test_y, "targets": TARGETS, "out": out}
     models = (
         deploy(dense, "int8", name="digits", **common),
@@ -128,7 +126,7 @@ def main() -> None:
         SummaryRow("float", "-", test_accuracy(dense), count_learnables(dense)),
         *(row for model in models for row in model.summary_rows()),
     ]
-    print_summary(rows, levels, console)
+    print_summary(rows, levels)
     page = write_report(
         out / "report.html",
         title="MNIST" if options.mnist else "Handwritten digits",
@@ -137,7 +135,7 @@ def main() -> None:
         models=models,
         spectra={name: (pca.input_eigenvalues[name], pca.output_eigenvalues[name]) for name in pca.layer_names},
     )
-    console.print(f"C and simulator agree byte for byte on {len(test_x)} test images; report: {page}")
+    print(f"C and simulator agree byte for byte on {len(test_x)} test images; report: {page}")
 
 
 if __name__ == "__main__":

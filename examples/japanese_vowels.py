@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 from datasets import Sequences, japanese_vowels
 from deployment import accuracy, deploy, float_logits
-from rich.console import Console
 from torch import Tensor, nn
 from training import batches_of_equal_length, train
 
@@ -75,7 +74,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the C files and report.html")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    console = Console()
     torch.manual_seed(SEED)
     train_set, test = japanese_vowels()
     calibration = batches_of_equal_length(train_set.x)
@@ -83,11 +81,11 @@ def main() -> None:
     def test_accuracy(model: nn.Module) -> float:
         return accuracy(float_logits(model, test.x), test.labels)
 
-    console.print("training LSTM(12 -> 100) + Linear(9) ...")
+    print("training LSTM(12 -> 100) + Linear(9) ...")
     dense = VowelNet()
     fit(dense, train_set, epochs=60, rate=1e-2)
 
-    console.print("projecting ...")
+    print("projecting ...")
     pca = projgen.NeuronPCA(dense, calibration, verbosity="off")
     candidates = [
         projgen.compress(dense, pca, learnables_reduction_goal=goal, unpack=True, verbosity="off") for goal in LEVELS
@@ -104,7 +102,7 @@ def main() -> None:
         for small, entry in sorted([*candidates, (projected, info)], key=lambda pair: pair[1].learnables_reduction)
     ]
 
-    console.print("quantising, building and running all test utterances on the emulated cores ...")
+    print("quantising, building and running all test utterances on the emulated cores ...")
     common = {"calibration": calibration, "test": test.x, "labels": test.labels, "targets": TARGETS, "out": out}
     models = (
         deploy(dense, "int8", name="vowels", **common),
@@ -117,7 +115,7 @@ def main() -> None:
         SummaryRow("projected float", "-", test_accuracy(tuned), count_learnables(tuned)),
         *(row for model in models for row in model.summary_rows()),
     ]
-    print_summary(rows, levels, console)
+    print_summary(rows, levels)
     page = write_report(
         out / "report.html",
         title="Japanese Vowels",
@@ -126,7 +124,7 @@ def main() -> None:
         models=models,
         spectra={name: (pca.input_eigenvalues[name], pca.output_eigenvalues[name]) for name in pca.layer_names},
     )
-    console.print(f"C and simulator agree byte for byte on {len(test.x)} test utterances; report: {page}")
+    print(f"C and simulator agree byte for byte on {len(test.x)} test utterances; report: {page}")
 
 
 def same_through_onnx(model: nn.Module, path: Path, calibration: list[Tensor], test: Sequences) -> None:

@@ -25,7 +25,7 @@ _PUBLIC = {
     "unpack_projected_layers": "projgen.projection.layers",
 }
 
-__all__ = [  # noqa: F822
+__all__ = [
     "Artifact",
     "Measurement",
     "NeuronPCA",

@@ -44,13 +44,12 @@ TargetOpt = Annotated[str | None, typer.Option("--target", "-t", help="a name fr
 @app.command()
 def analyze(model: ModelArg, data: DataOpt) -> None:
     """Tell which layers can be compressed, and how far."""
-    from rich.console import Console
-
     from projgen.data import load_data
     from projgen.models import load_module
     from projgen.projection.analyze import analyze as run
+    from projgen.report.terminal import console
 
-    Console().print(run(load_module(model), load_data(data)))
+    console().print(run(load_module(model), load_data(data)))
 
 
 @app.command()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from projgen.harness.doctor import ToolStatus, install_missing
 from projgen.harness.measurement import Measurement
-from projgen.report.terminal import cell
+from projgen.report.terminal import cell, console
 from projgen.targets import Target
 
 
@@ -28,7 +27,7 @@ def print_targets(targets: Sequence[Target]) -> None:
             f"{target.flash_bytes // 1024:,d}",
             f"{target.ram_bytes // 1024:,d}",
         )
-    Console().print(table)
+    console().print(table)
 
 
 def print_doctor(tools: tuple[ToolStatus, ...]) -> int:
@@ -38,19 +37,19 @@ def print_doctor(tools: tuple[ToolStatus, ...]) -> int:
         table.add_column(heading, no_wrap=heading == "tool")
     for tool in tools:
         table.add_row(tool.tool, tool.version or "[red]missing[/red]", tool.purpose, ", ".join(tool.targets) or "-")
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     command = install_missing(tools)
     if command is None:
-        console.print("Everything is here.")
+        out.print("Everything is here.")
         return 0
-    console.print(f"Install what is missing: {command}", highlight=False, soft_wrap=True)
+    out.print(f"Install what is missing: {command}", highlight=False, soft_wrap=True)
     return 4
 
 
 def print_measurement(m: Measurement) -> None:
     """The figures of one build on one target: totals, then layers, then the heaviest symbols."""
-    console = Console()
+    out = console()
     table = Table(title=f"{m.target}: instructions per inference")
     table.add_column("layer")
     table.add_column("kernel")
@@ -68,8 +67,8 @@ def print_measurement(m: Measurement) -> None:
         )
     table.add_section()
     table.add_row("total", "", "", cell(m.instructions, ",.0f"), "", "")
-    console.print(table)
-    console.print(
+    out.print(table)
+    out.print(
         f"estimated cycles {cell(m.estimated_cycles, ',.0f')}; flash {m.weight_bytes + m.code_bytes:,d} B "
         f"(weights {m.weight_bytes:,d}, code {m.code_bytes:,d}); arena {m.arena_bytes:,d} B "
         f"(with input {m.arena_with_input_bytes:,d}); state {m.state_bytes:,d} B; stack {cell(m.stack_bytes, ',d')} B",
@@ -77,4 +76,4 @@ def print_measurement(m: Measurement) -> None:
         soft_wrap=True,
     )
     if m.accuracy is not None:
-        console.print(f"accuracy {m.accuracy:.4f}", highlight=False)
+        out.print(f"accuracy {m.accuracy:.4f}", highlight=False)

@@ -10,12 +10,18 @@ from rich.table import Table
 from projgen.report.records import Level, SummaryRow
 
 
+def console() -> Console:
+    """Standard output; wide enough for the tables where it is no terminal."""
+    standard = Console()
+    return standard if standard.is_terminal else Console(width=120)
+
+
 def cell(value: float | None, form: str) -> str:
     """A figure, or "-" where there is none."""
     return "-" if value is None else format(value, form)
 
 
-def print_summary(rows: Sequence[SummaryRow], levels: Sequence[Level], console: Console) -> None:
+def print_summary(rows: Sequence[SummaryRow], levels: Sequence[Level]) -> None:
     """The deployed models per target, then the compression levels."""
     table = Table(title="Deployed models")
     table.add_column("model")
@@ -32,7 +38,8 @@ def print_summary(rows: Sequence[SummaryRow], levels: Sequence[Level], console: 
             cell(row.ram_bytes, ",d"),
             cell(row.instructions, ",.0f"),
         )
-    console.print(table)
+    out = console()
+    out.print(table)
     if levels:
         curve = Table(title="Projection levels (float)")
         for heading in ("fewer learnables", "learnables", "accuracy, closed form", "accuracy, fine-tuned"):
@@ -44,4 +51,4 @@ def print_summary(rows: Sequence[SummaryRow], levels: Sequence[Level], console: 
                 f"{entry.closed_accuracy:.4f}",
                 f"{entry.tuned_accuracy:.4f}",
             )
-        console.print(curve)
+        out.print(curve)
