@@ -51,11 +51,18 @@ def geometry(graph: Graph, node: Node) -> Geometry:
     return Geometry(node.attrs, graph.arg(node, "x").type, graph.type(node.output), (o, kh, kw, c))
 
 
-def _window(g: Geometry, zero_point: int) -> tuple[int, ...]:
+def window_field(g: Geometry, zero_point: int) -> tuple[int, ...]:
     """Initialiser of ``pg_window``."""
     top, _, left, _ = g.attrs.padding
     kernel = g.w[1:3]
     return (*g.x.step_shape, *g.y.step_shape, *kernel, *g.attrs.stride, *g.attrs.dilation, top, left, zero_point)
+
+
+def _inside(g: Geometry, axis: int) -> int:
+    """Output positions along an axis whose window lies inside the map."""
+    before, reach = g.attrs.padding[2 * axis], (g.w[1 + axis] - 1) * g.attrs.dilation[axis]
+    starts = (o * g.attrs.stride[axis] - before for o in range(g.y.step_shape[axis]))
+    return sum(s >= 0 and s + reach < g.x.step_shape[axis] for s in starts)
 
 
 def _tables(graph: Graph, node: Node, weights: Table) -> tuple[Table, ...]:
@@ -69,9 +76,10 @@ def _tables(graph: Graph, node: Node, weights: Table) -> tuple[Table, ...]:
 def _conv2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
     g, numerics = geometry(graph, node), matrix_numerics(node)
     copied = g.y.elements // g.w[0] * g.attrs.groups * g.taps
+    pixels = loop(target, copied // g.w[3], 30.0)  # each pixel of each window is one call
     fields: dict[str, Field] = {
         **_WEIGHTS,
-        "window": _window(g, numerics.input_zero_point),
+        "window": window_field(g, numerics.input_zero_point),
         "groups": g.attrs.groups,
         "out": requant_field(numerics.requant),
     }
@@ -82,7 +90,7 @@ def _conv2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
         fields=fields,
         tables=_tables(graph, node, plain(graph, node, "w", "weights", "int8", "[out_c][kh][kw][in_c / groups]")),
         sources=("pg_matrix.h", "pg_window.h", "pg_conv2d.h"),
-        instructions=matrix(target, g.y.elements * g.taps, g.y.elements) + loop(target, copied, 3.0),
+        instructions=matrix(target, g.y.elements * g.taps, g.y.elements) + loop(target, copied, 3.0) + pixels,
         scratch_bytes=g.taps * g.x.dtype.bytes,
         row_function=f"pg_conv2d_row_{g.suffix}",
     )
@@ -122,10 +130,13 @@ def _depthwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     layout = TapMajor("w", g.w)
     fields: dict[str, Field] = {
         **_WEIGHTS,
-        "window": _window(g, numerics.input_zero_point),
+        "window": window_field(g, numerics.input_zero_point),
         "out": requant_field(numerics.requant),
     }
     in_c = g.x.step_shape[2]
+    inside = _inside(g, 0) * _inside(g, 1)
+    gathered = (g.y.elements // g.w[0] - inside) * g.taps
+    window = g.y.elements * (1.3 * g.taps + 6.0 * g.w[1] + 15.0) + gathered * (28.0 + 0.75 * in_c)
     return KernelChoice(
         kernel="depthwise_portable",
         function=f"pg_depthwise_{g.suffix}",
@@ -133,7 +144,7 @@ def _depthwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         fields=fields,
         tables=_tables(graph, node, table("weights", layout, {"w": graph.data(node, "w")}, "[kh][kw][out_c]")),
         sources=("pg_window.h", "pg_depthwise.h"),
-        instructions=matrix(target, g.y.elements * g.taps, g.y.elements) + loop(target, g.y.elements * g.taps, 1.5),
+        instructions=matrix(target, g.y.elements * g.taps, g.y.elements) + loop(target, window, 1.0),
         scratch_bytes=g.taps * in_c * g.x.dtype.bytes,
         row_function=f"pg_depthwise_row_{g.suffix}",
     )

@@ -1,0 +1,209 @@
+"""Dense convolutions on DSP cores: three pixels at a time through a matrix, straight from the map or gathered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from projgen.ir.graph import Graph, Node
+from projgen.ir.types import DType
+from projgen.kernels.conv import Geometry, geometry, window_field
+from projgen.kernels.conv_dsp_layouts import MatrixStream
+from projgen.kernels.layouts import table
+from projgen.kernels.linear import SUFFIX, matrix_numerics, peak
+from projgen.kernels.packed import LIMIT, NATURAL, WIDENED, largest_accumulator
+from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, Table, TableRef
+from projgen.targets import Target
+
+UNROLLED_QUADS = 16  # quads of inputs up to which the block is straight-line code
+GATHER_WORDS = 48  # words of a window up to which its gathering is straight-line code
+RING = 4096  # bytes of padded rows up to which windows are gathered from a copy
+Parameters = dict[str, int | str | tuple[int, ...]]
+CTYPES = {DType.INT8: "int8_t", DType.INT16: "int16_t"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Matrix:
+    """The block that takes three pixels through the matrix of one node, and what surrounds it.
+
+    Attributes:
+        block: emitted code; its function is ``block.function``.
+        variant: what tells its drivers apart, for their names.
+        stream: the constants.
+        layout: their order.
+        field: initialiser of ``pg_conv_dsp_matrix``.
+        per_block: instructions for three pixels of one group.
+    """
+
+    block: Block
+    variant: str
+    stream: Table
+    layout: MatrixStream
+    field: tuple[int, ...]
+    per_block: float
+
+
+def is_packed(graph: Graph, node: Node) -> bool:
+    """Whether weights can be packed in pairs: |accumulator| < 2^23 in every row, proven from the weights."""
+    w, b = graph.data(node, "w"), graph.data(node, "b")
+    return largest_accumulator(w.reshape(len(w), -1), b, peak(graph, node.inputs["x"])) < LIMIT
+
+
+def is_clamped(graph: Graph, node: Node) -> bool:
+    """Whether outputs are limited to less than their type."""
+    requant, y = matrix_numerics(node).requant, graph.type(node.output)
+    return (requant.low, requant.high) != (y.dtype.low, y.dtype.high)
+
+
+def matrix(graph: Graph, node: Node, g: Geometry) -> Matrix:
+    """The block for a convolution node whose windows are gathered in order (KH, KW, C)."""
+    requant = matrix_numerics(node).requant
+    packed, clamped = is_packed(graph, node), is_clamped(graph, node)
+    wide_x, wide_y = g.x.dtype is DType.INT16, g.y.dtype is DType.INT16
+    groups = g.attrs.groups
+    outputs = g.w[0] // groups
+    order = WIDENED if packed is not wide_x else NATURAL
+    layout = MatrixStream(g.w, groups, packed, order)
+    unrolled = layout.quads if layout.quads <= UNROLLED_QUADS else 0
+    odd = outputs % 2
+    variant = f"{'packed' if packed else 'plain'}_{SUFFIX[g.y.dtype]}{'_odd' if odd else ''}"
+    variant += f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
+    variant += f"_q{unrolled}" if unrolled else ""
+    function = f"pg_conv_dsp_{variant}"
+    parameters: Parameters = {
+        "function": function,
+        "packed": int(packed),
+        "wide": int(wide_y),
+        "odd": odd,
+        "shift": requant.shift,
+        "clamped": int(clamped),
+        "quads": unrolled,
+    }
+    around = 25 + (6 if packed else 0) + (6 if requant.shift else 0) + (31 if clamped else 0) + 2 * odd
+    around += -1 if unrolled else 7 + 3 * -(-layout.quads // 8)
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    size = g.y.dtype.bytes
+    pairs = (outputs + 1) // 2
+    return Matrix(
+        Block("conv_dsp_matrix.h.j2", function, tuple(parameters.items())),
+        f"{SUFFIX[g.x.dtype]}_{variant}",
+        table("stream", layout, constants, "bias, weights and multipliers in reading order"),
+        layout,
+        (layout.quads, outputs, g.w[0] * size, requant.zero_point, requant.low, requant.high),
+        pairs * ((17 if packed else 19) * layout.quads + around) + (14 if unrolled else 26),
+    )
+
+
+def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    if not g.is_pointwise or g.attrs.stride != (1, 1) or g.attrs.groups != 1:
+        return None
+    made = matrix(graph, node, g)
+    height, width, outputs = g.y.step_shape
+    inputs, pixels = g.w[3], height * width
+    function = f"pg_pointwise_dsp_{made.variant}"
+    driver: Parameters = {
+        "function": function,
+        "matrix": made.block.function,
+        "x": CTYPES[g.x.dtype],
+        "y": CTYPES[g.y.dtype],
+    }
+    quads, sizes = made.layout.quads, (g.x.dtype.bytes, g.y.dtype.bytes)
+    filled = 10.5 * quads + (60 if inputs % 4 else 10) if sizes[0] == 1 else 27 * quads
+    shrinks = outputs * sizes[1] <= inputs * sizes[0]
+    return KernelChoice(
+        kernel="pointwise_dsp",
+        function=function,
+        struct="pg_pointwise_dsp_params",
+        fields={
+            "stream": TableRef("stream"),
+            "matrix": made.field,
+            "pixels": pixels,
+            "row_pixels": width,
+            "inputs": inputs,
+        },
+        tables=(made.stream,),
+        sources=("pg_pointwise_dsp.h",),
+        blocks=(made.block, Block("conv_dsp_pointwise.h.j2", function, tuple(driver.items()))),
+        instructions=-(-pixels // 3) * (made.per_block + filled + 20) + 40,
+        scratch_bytes=24 * quads + (_spill(g) if pixels % 3 or width % 3 else 0),
+        in_place=frozenset({"x"} if shrinks else ()),
+        row_function=f"{function}_row",
+    )
+
+
+def _driver(function: str, made: Matrix, g: Geometry) -> Parameters:
+    """What the templates around the block see."""
+    return {"function": function, "matrix": made.block.function, "x": CTYPES[g.x.dtype], "y": CTYPES[g.y.dtype]}
+
+
+def _spill(g: Geometry) -> int:
+    """Bytes of scratch for the last one or two pixels of a row and their outputs."""
+    return -(-3 * g.w[0] // 4) * 4 * g.y.dtype.bytes + 3 * g.w[3] * g.x.dtype.bytes
+
+
+def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    if g.is_depthwise:
+        return None
+    made = matrix(graph, node, g)
+    height, width, channels = g.y.step_shape
+    _, kernel_h, kernel_w, inputs = g.w
+    groups, itemsize = g.attrs.groups, g.x.dtype.bytes
+    row_bytes = kernel_w * inputs * itemsize
+    straight = groups == 1 and (kernel_w == 1 or g.attrs.dilation[1] == 1)
+    words = kernel_h * -(-row_bytes // 4)
+    pitch = (g.x.step_shape[1] + sum(g.attrs.padding[2:])) * inputs
+    padded = straight and g.attrs.dilation[0] == 1 and words <= GATHER_WORDS and kernel_h * pitch * itemsize <= RING
+    gather = f"pg_conv_dsp_gather_{kernel_h}x{row_bytes}" if padded else ""
+    kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
+    function = f"pg_conv2d_dsp_{made.variant}_{kind}"
+    driver = {**_driver(function, made, g), "gather": gather, "straight": int(straight), "padded": int(padded)}
+    blocks = [made.block]
+    if padded:
+        rows: Parameters = {"function": gather, "rows": kernel_h, "bytes": row_bytes}
+        blocks.append(Block("conv_dsp_gather.h.j2", gather, tuple(rows.items())))
+    blocks.append(Block("conv_dsp_im2col.h.j2", function, tuple(driver.items())))
+    quads, pixels = made.layout.quads, height * width
+    ring = 24 * quads + 12 * quads * itemsize + -(-3 * channels // groups // 4) * 4 * g.y.dtype.bytes
+    fields: dict[str, Field] = {
+        "stream": TableRef("stream"),
+        "matrix": made.field,
+        "window": window_field(g, matrix_numerics(node).input_zero_point),
+        "groups": groups,
+        "group_words": made.layout.group_words,
+        "pitch": pitch,
+        "ring": ring // itemsize,
+    }
+    widened = 3.5 * quads if itemsize == 1 else 9 * quads
+    if padded:
+        copied = 2 * words + kernel_h + pitch * itemsize * kernel_h / width / 1.6 + 5
+    else:
+        copied = kernel_h * (30 + (row_bytes / 1.6 if straight else 4 * row_bytes) + 40 * _border(g) / pixels)
+    return KernelChoice(
+        kernel="conv2d_dsp",
+        function=function,
+        struct="pg_conv2d_dsp_params",
+        fields=fields,
+        tables=(made.stream,),
+        sources=("pg_conv2d_dsp.h",),
+        blocks=tuple(blocks),
+        instructions=groups * pixels * (made.per_block / 3 + widened + copied + 20),
+        scratch_bytes=ring + (kernel_h * pitch * itemsize if padded else 0),
+        row_function=f"{function}_row",
+    )
+
+
+def _border(g: Geometry) -> int:
+    """Output pixels whose window hangs over the edge, at most."""
+    height, width, _ = g.y.step_shape
+    top, bottom, left, right = g.attrs.padding
+    rows, columns = min(height, top + bottom), min(width, left + right)
+    return int(np.clip(rows * width + columns * height, 0, height * width))
+
+
+KERNELS = (
+    KernelDef("pointwise_dsp", "conv2d", frozenset({"dsp"}), _pointwise),
+    KernelDef("conv2d_dsp", "conv2d", frozenset({"dsp"}), _gathered),
+)
