@@ -14,17 +14,12 @@ Optimise = Literal["speed", "ram", "flash"]
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,47}")
 
-# Keywords of C99 and C++ and the names the generated files themselves use.
+# C99's keywords, what names other files of the folder, and CMake's own targets.
 _RESERVED: Final = frozenset(
-    {"alignas", "alignof", "and", "and_eq", "asm", "auto", "bitand", "bitor", "bool", "break", "case", "catch"}
-    | {"char", "class", "compl", "concept", "const", "const_cast", "consteval", "constexpr", "constinit", "continue"}
-    | {"decltype", "default", "delete", "do", "double", "dynamic_cast", "else", "enum", "explicit", "export"}
-    | {"extern", "false", "float", "for", "friend", "goto", "if", "inline", "int", "long", "mutable", "namespace"}
-    | {"new", "noexcept", "not", "not_eq", "nullptr", "operator", "or", "or_eq", "private", "protected", "public"}
-    | {"register", "reinterpret_cast", "requires", "restrict", "return", "short", "signed", "sizeof", "static"}
-    | {"static_assert", "static_cast", "struct", "switch", "template", "this", "thread_local", "throw", "true", "try"}
-    | {"typedef", "typeid", "typename", "union", "unsigned", "using", "virtual", "void", "volatile", "wchar_t"}
-    | {"while", "xor", "xor_eq", "main", "pg", "pgh", "build", "cmakelists"}
+    {"auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern"}
+    | {"float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed"}
+    | {"sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while"}
+    | {"main", "cmakelists", "build", "all", "clean", "edit_cache", "help", "install", "package", "test", "pg", "pgh"}
 )
 
 T = TypeVar("T", bound=str)
@@ -50,7 +45,7 @@ def model_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name.lower() in _RESERVED or name.startswith(("pg_", "pgh_")):
         raise InputError(
             f"name {name!r} can't prefix C names and files",
-            "a letter, then letters, digits or _, at most 48 characters, no keyword, not starting with pg_",
+            "a letter, then letters, digits or _, at most 48 characters; no C keyword, nothing that starts with pg_",
             "name (--name)",
         )
     return name
