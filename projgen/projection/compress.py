@@ -22,6 +22,7 @@ from projgen.projection.assemble import remember
 from projgen.projection.info import CompressionInfo, LayerInfo, summarise
 from projgen.projection.layers import unpack_projected_layers
 from projgen.projection.measure import OutputError
+from projgen.projection.narrow import best_candidate
 from projgen.projection.pca_method import PcaWork
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import (
@@ -30,7 +31,7 @@ from projgen.projection.ranks import (
     given_ranks,
     pca_cost,
 )
-from projgen.projection.search import measured_choice, realise
+from projgen.projection.search import realise
 
 METHODS = ("output", "pca")
 _DEFAULT_GOAL = 0.95
@@ -46,6 +47,7 @@ def compress(
     ranks: Mapping[str, Any] | None = None,
     layer_names: list[str] | str | None = None,
     method: str = "output",
+    prune: bool | str = "auto",
     unpack: bool = False,
     verbosity: str = "summary",
     device: torch.device | str | None = None,
@@ -65,6 +67,8 @@ def compress(
         layer_names: only these layers; wildcards allowed.
         method: "output" minimises the output error, weighted by the outputs' curvature; "pca" projects onto the
             principal components of the activations.
+        prune: "output" with a goal for learnables and data: select and merge units or channels first. "auto"
+            keeps that where the measured output error is smaller at the same size, True always, False never.
         unpack: return ordinary layers instead of ``ProjectedLayer``.
         verbosity: off, summary, steps or iterations.
         device: where the statistics are gathered; the model's own by default.
@@ -85,22 +89,26 @@ def compress(
     error_of = None if batches is None or method == "pca" else OutputError(own, batches, _device(own, device))
     how = "threshold" if method == "pca" else "predicted"
     chosen: Mapping[str, Choice]
+    narrow = layers
     result: nn.Module | None = None
     if ranks is not None:
         how, chosen = "given", given_ranks(layers, ranks)
     elif learnables_reduction_goal is not None:
-        removal = _removal(work, pca.learnables, learnables_reduction_goal)
-        if error_of is not None and isinstance(work, Predictor):
-            found = measured_choice(work, own, layers, removal, error_of, reporter)
-            how, chosen, result = "measured", found.chosen, found.model
+        if error_of is not None and batches is not None and isinstance(work, Predictor):
+            budget = pca.learnables - math.ceil(learnables_reduction_goal * pca.learnables - 1e-9)
+            place = _device(own, device)
+            found = best_candidate(
+                own, layers, pca.collected.layers, budget, error_of, batches, place, reporter, prune=prune
+            )
+            how, chosen, result, work, narrow = "measured", found.chosen, found.model, found.work, found.layers
         else:
-            chosen = work.for_removal(removal)
+            chosen = work.for_removal(_removal(work, pca.learnables, learnables_reduction_goal))
     else:
         chosen = work.for_explained(_DEFAULT_GOAL if explained_variance_goal is None else explained_variance_goal)
     if result is None:
         result = realise(work, own, layers, chosen)
     remember(result, module, pca.collected.input_shapes)
-    details = [_layer_info(layer, chosen[layer.name], work) for layer in layers]
+    details = [_layer_info(a, b, chosen[b.name], work) for a, b in zip(layers, narrow, strict=True)]
     for d in details:
         reporter.iteration(f"{d.name}: ranks {d.ranks}, {d.learnables_before:,} -> {d.learnables_after:,} learnables")
     measured = None if error_of is None else error_of(result)
@@ -149,14 +157,16 @@ def _device(model: nn.Module, device: torch.device | str | None) -> torch.device
     return torch.device(device if device is not None else (first.device if first is not None else "cpu"))
 
 
-def _layer_info(layer: Layer, choice: Choice, work: PcaWork | Predictor) -> LayerInfo:
-    dense = dense_cost(layer)
+def _layer_info(before: Layer, layer: Layer, choice: Choice, work: PcaWork | Predictor) -> LayerInfo:
+    """The record of a layer, ``before`` and after losing units."""
+    dense = dense_cost(before)
     if isinstance(work, PcaWork):
         after = pca_cost(layer, choice)
     else:
         after = factored_cost(layer, choice.r_in, choice.r_out, joint=choice.joint)
     projected, explained = choice != DENSE, work.explained(layer, choice)
-    return LayerInfo(layer.name, _kind(layer), projected, choice[:2], choice.joint, dense, after, explained)
+    units = (before.hidden or before.outputs * before.groups, layer.hidden or layer.outputs * layer.groups)
+    return LayerInfo(layer.name, _kind(layer), projected, choice[:2], choice.joint, units, dense, after, explained)
 
 
 def _removal(work: PcaWork | Predictor, total: int, goal: float) -> int:

@@ -15,6 +15,7 @@ class LayerInfo:
         name: the layer's name; kind: linear, conv, lstm or gru.
         projected: whether it was replaced; ranks: (r_in, r_out) per group, None where a projector is left out.
         joint: an LSTM whose two products share their first factor.
+        units: rows (hidden units, channels, features) before and after select-and-merge.
         learnables_before, learnables_after: counts; learnables_reduction: proportion removed.
         explained_variance: the smaller proportion kept of what it reads and emits ("pca"), or the proportion
             of its output's weighted variance that remains ("output").
@@ -25,6 +26,7 @@ class LayerInfo:
     projected: bool
     ranks: tuple[int | None, int | None]
     joint: bool
+    units: tuple[int, int]
     learnables_before: int
     learnables_after: int
     explained_variance: float
@@ -60,13 +62,14 @@ class CompressionInfo:
 
     def __rich__(self) -> Table:
         table = Table(title=f"Projection ({self.method}, ranks {self.choice})")
-        for heading in ("layer", "kind", "ranks", "learnables", "fewer", "explained"):
+        for heading in ("layer", "kind", "units", "ranks", "learnables", "fewer", "explained"):
             table.add_column(heading, justify="left" if heading in {"layer", "kind"} else "right")
         for layer in self.layers:
             ranks = ", ".join("-" if r is None else str(r) for r in layer.ranks) if layer.projected else "dense"
             counts = f"{layer.learnables_before:,} -> {layer.learnables_after:,}"
             fewer, kept = f"{layer.learnables_reduction:.1%}", f"{layer.explained_variance:.2%}"
-            table.add_row(layer.name, layer.kind, ranks + " joint" * layer.joint, counts, fewer, kept)
+            units = str(layer.units[1]) if layer.units[0] == layer.units[1] else f"{layer.units[0]} -> {layer.units[1]}"
+            table.add_row(layer.name, layer.kind, units, ranks + " joint" * layer.joint, counts, fewer, kept)
         return table
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from projgen.data import place, run_model
+from projgen.data import Batches, place, run_model
 from projgen.pca.outputs import OutputScale, columns_of
 
 _SAMPLES = 512
@@ -23,14 +23,8 @@ class OutputError:
     error over their variance.
     """
 
-    def __init__(self, teacher: nn.Module, batches: Iterable[tuple[Tensor, ...]], device: torch.device) -> None:
-        self._batches: list[tuple[Tensor, ...]] = []
-        count = 0
-        for batch in batches:
-            self._batches.append(place(batch, teacher, device))
-            count += batch[0].shape[0]
-            if count >= _SAMPLES:
-                break
+    def __init__(self, teacher: nn.Module, batches: Batches, device: torch.device) -> None:
+        self._batches = [place(batch, teacher, device) for batch in spread(batches, _SAMPLES)]
         self._scale = OutputScale()
         with evaluating(teacher), torch.no_grad():
             results = [run_model(teacher, batch, index) for index, batch in enumerate(self._batches)]
@@ -70,6 +64,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def spread(batches: Batches, samples: int) -> Iterator[tuple[Tensor, ...]]:
+    """About so many samples, from batches evenly spread over the data where their number is known."""
+    stride, seen = 1, 0
+    for index, batch in enumerate(batches):
+        if index == 0 and batches.length:
+            stride = max(1, batches.length * batch[0].shape[0] // samples)
+        if index % stride:
+            continue
+        yield batch
+        seen += batch[0].shape[0]
+        if seen >= samples:
+            return
 
 
 def _probabilities(results: list[Any]) -> bool:

@@ -143,29 +143,31 @@ def test_round_trips_copies_and_training(name: str) -> None:
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in layer.parameters())
 
 
-@pytest.mark.parametrize("name", ["linear", "conv", "lstm", "gru"])
-def test_exported_program_runs_in_a_fresh_process_without_projgen(name: str, tmp_path: Path) -> None:
-    network, x = networks()[name]
+class Exported(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.layer = wrap(network)
 
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = wrap(network)
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return y if isinstance(y, Tensor) else y[0]
 
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.layer(x)
-            return y if isinstance(y, Tensor) else y[0]
 
-    model = Model().eval()
-    program = torch.export.export(model, (x,))
-    targets = [str(node.target) for node in program.graph.nodes]
-    if name in {"lstm", "gru"}:
-        assert targets.count(f"aten.{name}.input") == 1
-    torch.export.save(program, tmp_path / "m.pt2")
-    torch.save((x, model(x)), tmp_path / "io.pt")
+def test_exported_programs_run_in_a_fresh_process_without_projgen(tmp_path: Path) -> None:
+    for name, (network, x) in networks().items():
+        model = Exported(network).eval()
+        program = torch.export.export(model, (x,))
+        targets = [str(node.target) for node in program.graph.nodes]
+        if name in {"lstm", "gru"}:
+            assert targets.count(f"aten.{name}.input") == 1
+        torch.export.save(program, tmp_path / f"{name}.pt2")
+        torch.save((x, model(x)), tmp_path / f"{name}.pt")
     code = (
-        "import sys, torch; m = torch.export.load('m.pt2').module(); x, y = torch.load('io.pt');"
-        "torch.testing.assert_close(m(x), y); assert 'projgen' not in sys.modules"
+        "import sys, torch\n"
+        "for name in ('linear', 'conv', 'lstm', 'gru'):\n"
+        "    m = torch.export.load(name + '.pt2').module(); x, y = torch.load(name + '.pt')\n"
+        "    torch.testing.assert_close(m(x), y)\n"
+        "assert 'projgen' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
 

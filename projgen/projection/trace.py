@@ -1,0 +1,312 @@
+"""Which units and channels of a network can go: each group of them with everything that makes or reads it.
+
+The model is exported to a graph of ATen operators and every tensor axis that indexes the units of a layer is
+followed: through channel-wise operators (activations, pooling, normalisation, depthwise convolutions, slices of
+other axes), through flattening (each channel becomes a block of features), and through residual sums, which tie
+two groups together. Whatever is not known to be channel-wise fixes the groups it reads, as do the model's outputs.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_POINTWISE = {
+    "relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_", "tanh", "tanh_", "sigmoid", "sigmoid_", "gelu",
+    "silu", "silu_", "elu", "leaky_relu", "leaky_relu_", "hardswish", "hardswish_", "hardsigmoid", "dropout",
+    "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy", "neg", "abs", "clamp", "exp",
+}  # fmt: skip
+_POOLING = {
+    "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "adaptive_max_pool1d", "adaptive_max_pool2d",
+}  # fmt: skip
+_BINARY = {"add", "add_", "sub", "mul", "mul_"}
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A layer that multiplies the units: ``module`` reads each unit as ``block`` consecutive features.
+
+    ``recurrent``: an RNN reading its own hidden state.
+    """
+
+    module: str
+    block: int = 1
+    recurrent: bool = False
+
+
+@dataclass(slots=True)
+class Group:
+    """Units that live and die together.
+
+    Attributes:
+        size: their number. producers: the layers whose rows they are.
+        followers: per-unit layers on the way (BatchNorm, depthwise convolutions).
+        consumers: the layers whose columns read them.
+        reason: why they must all stay, empty if they may go.
+    """
+
+    size: int
+    producers: list[str] = field(default_factory=list)
+    followers: list[str] = field(default_factory=list)
+    consumers: list[Consumer] = field(default_factory=list)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    """Axis of a tensor that indexes a group's units, each over ``block`` consecutive entries."""
+
+    group: int
+    axis: int
+    block: int = 1
+
+
+def find_groups(model: nn.Module, example: tuple[Tensor, ...]) -> list[Group]:
+    """The groups of units of a model; an empty list when it can't be exported.
+
+    Args:
+        model: in eval mode. example: one batch of at least two observations.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of exports in general, not of this model's groups
+            program = torch.export.export(model, example)
+    except (RuntimeError, ValueError, TypeError, torch._dynamo.exc.TorchDynamoException):
+        return []
+    return _Tracer(model, program).run()
+
+
+class _Tracer:
+    def __init__(self, model: nn.Module, program: torch.export.ExportedProgram) -> None:
+        self._model = model
+        signature = program.graph_signature
+        self._nodes = list(program.graph.nodes)
+        self._owner = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        self._groups: list[Group] = []
+        self._parent: list[int] = []
+        self._tags: dict[Any, _Tag] = {}
+        self._cells: dict[Any, tuple[int, int]] = {}
+        self._calls: dict[str, int] = {}
+
+    def run(self) -> list[Group]:
+        for node in self._nodes:
+            if node.op == "call_function":
+                self._visit(node)
+            elif node.op == "output":
+                self._fix_all(node.all_input_nodes, "the network's outputs never change")
+        for index, group in enumerate(self._groups):
+            if any(self._calls.get(name, 0) > 1 for name in (*group.producers, *group.followers)) or any(
+                self._calls.get(consumer.module, 0) > 1 for consumer in group.consumers
+            ):
+                self._fix(index, "a layer that makes or reads them is used more than once")
+        roots = [i for i in range(len(self._groups)) if self._find(i) == i]
+        return [self._groups[i] for i in roots]
+
+    def _visit(self, node: Any) -> None:
+        name = str(node.target).removeprefix("aten.").split(".")[0]
+        tensors = [n for n in node.all_input_nodes if n in self._tags]
+        if name in {"linear", "conv1d", "conv2d"}:
+            self._layer(node, name)
+        elif name in {"lstm", "gru"}:
+            self._recurrent(node, name)
+        elif str(node.target).endswith("getitem>") or "getitem" in str(node.target):
+            self._item(node)
+        elif not tensors:
+            return
+        elif name in _POINTWISE:
+            self._tags[node] = self._tags[node.args[0]]
+        elif name == "batch_norm":
+            self._norm(node)
+        elif name in _BINARY:
+            self._binary(node)
+        else:
+            tag = self._moved(node, name, self._tags[tensors[0]]) if len(tensors) == 1 else None
+            if tag is None or node.args[0] is not tensors[0]:
+                self._fix_all(tensors, f"operator {name} is not known to treat them one by one")
+            else:
+                self._tags[node] = tag
+
+    def _layer(self, node: Any, name: str) -> None:
+        x, weight = node.args[0], node.args[1]
+        module = self._module_of(weight)
+        tag = self._tags.get(x)
+        if module is None:
+            self._fix_all(node.all_input_nodes, "a weight that is no layer's parameter")
+            return
+        self._calls[module] = self._calls.get(module, 0) + 1
+        owner = self._model.get_submodule(module)
+        out_axis = len(_shape(node)) - 1 if name == "linear" else 1
+        in_axis = len(_shape(x)) - 1 if name == "linear" else 1
+        if name != "linear" and isinstance(owner, nn.Conv1d | nn.Conv2d) and owner.groups > 1:
+            channelwise = owner.groups == owner.in_channels == owner.out_channels
+            if tag is not None and channelwise and tag.axis == 1 and tag.block == 1:
+                self._groups[self._find(tag.group)].followers.append(module)
+                self._tags[node] = tag
+                return
+            if tag is not None:
+                self._fix(tag.group, f"the grouped convolution {module!r} reads them")
+            return
+        if tag is not None:
+            if tag.axis == in_axis and (name == "linear" or tag.block == 1):
+                self._groups[self._find(tag.group)].consumers.append(Consumer(module, tag.block))
+            else:
+                self._fix(tag.group, f"layer {module!r} reads them along another axis")
+        self._tags[node] = _Tag(self._new(_shape(node)[out_axis], module), out_axis)
+
+    def _recurrent(self, node: Any, name: str) -> None:
+        state = node.args[1] if isinstance(node.args[1], list | tuple) else [node.args[1]]
+        weights = node.args[2] if isinstance(node.args[2], list | tuple) else node.args[3]
+        module = self._module_of(weights[0]) if isinstance(weights, list | tuple) else None
+        x = node.args[0]
+        tag = self._tags.get(x)
+        owner = None if module is None else self._model.get_submodule(module)
+        self._fix_all([n for n in state if n in self._tags], "they are an RNN's initial state")
+        zero_state = all(not isinstance(n, torch.fx.Node) or "zeros" in str(n.target) for n in state)
+        if module is None or not isinstance(owner, nn.LSTM | nn.GRU) or owner.num_layers > 1 or owner.bidirectional:
+            if tag is not None:
+                self._fix(tag.group, f"the RNN {module or name!r} that reads them has several cells or no own weights")
+            return
+        self._calls[module] = self._calls.get(module, 0) + 1
+        if tag is not None:
+            if tag.axis == len(_shape(x)) - 1 and tag.block == 1:
+                self._groups[self._find(tag.group)].consumers.append(Consumer(module))
+            else:
+                self._fix(tag.group, f"layer {module!r} reads them along another axis")
+        group = self._new(owner.hidden_size, module)
+        self._groups[group].consumers.append(Consumer(module, recurrent=True))
+        if not zero_state:
+            self._fix(group, "the RNN starts from a state given from outside")
+        self._cells[node] = (group, len(_shape(x)))
+
+    def _item(self, node: Any) -> None:
+        source, index = node.args
+        if source in self._cells:
+            group, rank = self._cells[source]
+            if index < 2:
+                self._tags[node] = _Tag(group, rank - 1)
+            elif node.users:
+                self._fix(group, "the cell state is read")
+        elif source in self._tags:
+            self._fix(self._tags[source].group, "an operator with several results reads them")
+
+    def _norm(self, node: Any) -> None:
+        tag, module = self._tags[node.args[0]], self._module_of(node.args[3]) or self._module_of(node.args[1])
+        if module is None or tag.axis != 1 or tag.block != 1:
+            self._fix(tag.group, "a normalisation along another axis reads them")
+            return
+        self._calls[module] = self._calls.get(module, 0) + 1
+        self._groups[self._find(tag.group)].followers.append(module)
+        self._tags[node] = tag
+
+    def _binary(self, node: Any) -> None:
+        operands = [a for a in node.args[:2] if isinstance(a, torch.fx.Node)]
+        tags = [self._tags.get(a) for a in operands]
+        known = [t for t in tags if t is not None]
+        ranks = {len(_shape(a)) for a in operands}
+        if len(operands) == 1:
+            self._tags[node] = known[0]
+        elif (
+            len(known) == 2 and len(ranks) == 1 and known[0].axis == known[1].axis and known[0].block == known[1].block
+        ):
+            sizes = {self._groups[self._find(t.group)].size for t in known}
+            if len(sizes) == 1:
+                self._join(known[0].group, known[1].group)
+                self._tags[node] = known[0]
+                return
+            self._fix_all(operands, "a sum of different widths reads them")
+        else:
+            self._fix_all(operands, "they are combined with something that has no such units")
+
+    def _moved(self, node: Any, name: str, tag: _Tag) -> _Tag | None:
+        """The tag after an operator that only moves, cuts or reduces other axes; None if unknown."""
+        before, after = _shape(node.args[0]), _shape(node)
+        axis, rank = tag.axis, len(before)
+        args = node.args[1:]
+        if name in _POOLING:
+            return tag if axis == 1 else None
+        if name in {"mean", "amax", "sum"}:
+            dims = args[0] if args else node.kwargs.get("dim")
+            dims = [dims] if isinstance(dims, int) else dims
+            if not dims or axis in [d % rank for d in dims]:
+                return None
+            gone = 0 if len(after) == rank else sum(d % rank < axis for d in dims)
+            return _Tag(tag.group, axis - gone, tag.block)
+        if name in {"select", "slice", "index_select"}:
+            dim = (args[0] if args else 0) % rank
+            if dim == axis:
+                return None
+            return _Tag(tag.group, axis - (name == "select" and dim < axis), tag.block)
+        if name in {"transpose", "swapaxes"}:
+            one, two = args[0] % rank, args[1] % rank
+            return _Tag(tag.group, {one: two, two: one}.get(axis, axis), tag.block)
+        if name == "permute":
+            return _Tag(tag.group, [d % rank for d in args[0]].index(axis), tag.block)
+        if name in {"unsqueeze", "squeeze", "view", "reshape", "flatten", "_unsafe_view"}:
+            return _reshaped(tag, before, after)
+        if name in {"pad", "constant_pad_nd"}:
+            return tag if len(args[0]) // 2 < rank - axis else None
+        return None
+
+    def _module_of(self, node: Any) -> str | None:
+        name = self._owner.get(node.name) if isinstance(node, torch.fx.Node) else None
+        if name is None:
+            return None
+        module = name.rpartition(".")[0]
+        return module if isinstance(self._model.get_submodule(module), nn.Module) else None
+
+    def _new(self, size: int, module: str) -> int:
+        self._groups.append(Group(size, [module]))
+        self._parent.append(len(self._groups) - 1)
+        return len(self._groups) - 1
+
+    def _find(self, index: int) -> int:
+        while self._parent[index] != index:
+            index = self._parent[index]
+        return index
+
+    def _join(self, one: int, two: int) -> None:
+        a, b = self._find(one), self._find(two)
+        if a == b:
+            return
+        kept, gone = self._groups[a], self._groups[b]
+        kept.producers += gone.producers
+        kept.followers += gone.followers
+        kept.consumers += gone.consumers
+        kept.reason = kept.reason or gone.reason
+        self._parent[b] = a
+
+    def _fix(self, index: int, reason: str) -> None:
+        group = self._groups[self._find(index)]
+        group.reason = group.reason or reason
+
+    def _fix_all(self, nodes: Any, reason: str) -> None:
+        for node in nodes:
+            if node in self._tags:
+                self._fix(self._tags[node].group, reason)
+            if node in self._cells:
+                self._fix(self._cells[node][0], reason)
+
+
+def _shape(node: Any) -> tuple[int, ...]:
+    value = node.meta["val"]
+    return tuple(int(size) for size in value.shape)
+
+
+def _reshaped(tag: _Tag, before: tuple[int, ...], after: tuple[int, ...]) -> _Tag | None:
+    """The unit axis after a reshape: axes before it may merge or split, those after it may join it as blocks."""
+    lead = math.prod(before[: tag.axis])
+    for axis, size in enumerate(after):
+        if math.prod(after[:axis]) != lead:
+            continue
+        if size == before[tag.axis] and size != 1:
+            return _Tag(tag.group, axis, tag.block)
+        rest = math.prod(before[tag.axis :])
+        if size == rest and math.prod(after[axis + 1 :]) == 1:
+            return _Tag(tag.group, axis, tag.block * rest // before[tag.axis])
+    return None
