@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import projgen
+from projgen.pca.counting import count_learnables
 from projgen.report import ModelReport, arena_buffers
 
 Samples = Sequence[npt.NDArray[np.float32]]
@@ -54,7 +55,7 @@ def deploy(
         measurements.append(artifact.measure(list(test), labels=labels))
     return ModelReport(
         title,
-        artifact.manifest["learnables"],
+        count_learnables(model),
         accuracy(np.concatenate([np.asarray(o) for o in outputs]), labels),
         tuple(measurements),
         arena_buffers(artifact.manifest),

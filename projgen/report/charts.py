@@ -107,6 +107,7 @@ def arena_chart(buffers: Sequence[ArenaBuffer]) -> str:
                 edgecolor="white",
             )
             axes.text(b.first - 0.45, b.offset + b.size / 2, f"{b.name} ({b.size} B)", va="center", fontsize=7)
+        axes.set_xticks(range(max((b.last for b in buffers), default=0) + 1))
         axes.set_xlabel("layer")
         axes.set_ylabel("bytes from the arena's start")
         return _svg(figure)

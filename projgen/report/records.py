@@ -61,7 +61,7 @@ class ModelReport:
                 self.accuracy,
                 self.learnables,
                 m.weight_bytes + m.code_bytes,
-                m.arena_bytes + m.state_bytes,
+                m.arena_bytes,
                 m.instructions,
             )
             for m in self.measurements
