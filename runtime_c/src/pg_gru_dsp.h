@@ -32,9 +32,9 @@ PG_INLINE void pg_gru_dsp_start(const pg_gru_dsp_params *p, void *state, int32_t
 typedef struct {
     int32_t units;
     int32_t stride;
-    int32_t x_quads;      /* of four columns of the input part, and of the recurrent part */
+    int32_t x_quads; /* of four columns of the input part, and of the recurrent part */
     int32_t h_quads;
-    bool x_half;          /* two more columns */
+    bool x_half; /* two more columns */
     bool h_half;
     bool wide;            /* int16 weights instead of packed pairs */
     int32_t shift;        /* of the requantisation */

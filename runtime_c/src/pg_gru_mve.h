@@ -2,8 +2,8 @@
  *
  * Parameters of the GRU step for cores with MVE; the step itself is emitted for its shape.
  *
- * State: the operand's bytes (x, the int8 copy of the hidden state, low-rank intermediates, each at a place the
- * emitted code knows), then int16 hidden[units rounded up to 8], Q15. It is aligned to 4 bytes.
+ * State: the operand's bytes (x, the int8 copy of the hidden state, low-rank intermediates, each at a place
+ * the emitted code knows), then int16 hidden[units rounded up to 8], Q15. It is aligned to 4 bytes.
  */
 #ifndef PG_GRU_MVE_H
 #define PG_GRU_MVE_H
@@ -11,11 +11,11 @@
 #include "pg_recurrent_mve.h"
 
 typedef struct {
-    const int8_t *gates;                   /* per eight units: r, z, n of the input, n of the recurrent part */
-    const int32_t *gate_table;             /* per eight units and gate: start values, multipliers */
-    const int8_t *input_factor;            /* NULL where the matrix is dense */
-    const int32_t *input_factor_table;     /* per eight rows: start values, multipliers */
-    const int8_t *recurrent_factor;        /* NULL where the matrix is dense */
+    const int8_t *gates;               /* per eight units: r, z, n of the input, n of the recurrent part */
+    const int32_t *gate_table;         /* per eight units and gate: start values, multipliers */
+    const int8_t *input_factor;        /* NULL where the matrix is dense */
+    const int32_t *input_factor_table; /* per eight rows: start values, multipliers */
+    const int8_t *recurrent_factor;    /* NULL where the matrix is dense */
     const int32_t *recurrent_factor_table; /* per eight rows: start values, multipliers */
     const int16_t *initial_hidden;         /* [units], or NULL for zeros */
 } pg_gru_mve_params;

@@ -2,8 +2,8 @@
  *
  * Parameters of the LSTM step for cores with MVE; the step itself is emitted for its shape.
  *
- * State: the operand's bytes (x, int8 hidden, low-rank intermediates, each at a place the emitted code knows),
- * then int16 cells[units rounded up to 8]. It is aligned to 4 bytes.
+ * State: the operand's bytes (x, int8 hidden, low-rank intermediates, each at a place the emitted code
+ * knows), then int16 cells[units rounded up to 8]. It is aligned to 4 bytes.
  */
 #ifndef PG_LSTM_MVE_H
 #define PG_LSTM_MVE_H
@@ -33,7 +33,8 @@ PG_INLINE void pg_lstm_mve_start(const pg_lstm_mve_params *p, void *state, int32
 }
 
 /* The cells of up to eight units in plain C: v holds the table arguments of gates i, f, g, o. */
-PG_INLINE void pg_lstm_mve_cells(int32_t v[4][8], int32_t count, int32_t fraction, int16_t *cells, int8_t *y) {
+PG_INLINE void pg_lstm_mve_cells(int32_t v[4][8], int32_t count, int32_t fraction, int16_t *cells,
+                                 int8_t *y) {
     for (int32_t j = 0; j < 8; ++j) {
         const int32_t in = pg_logistic(v[0][j]);
         const int32_t forget = pg_logistic(v[1][j]);

@@ -3,18 +3,18 @@
  * What the LSTM and GRU blocks for cores with DSP instructions share: the tanh table in the form they read,
  * operands as int16 pairs, and the plain C of a packed weight pair.
  *
- * Packed weight pair: the halfword h = 256 w[A] + w[B] serves two rows. A product with h adds 256 A + B; SXTB16
- * of the same word leaves w[B] alone. At the end A = (packed - second) >> 8, exact while |A| < 2^23, which the
- * generator has proven for every row.
+ * Packed weight pair: the halfword h = 256 w[A] + w[B] serves two rows. A product with h adds 256 A + B;
+ * SXTB16 of the same word leaves w[B] alone. At the end A = (packed - second) >> 8, exact while |A| < 2^23,
+ * which the generator has proven for every row.
  */
 #ifndef PG_RECURRENT_DSP_H
 #define PG_RECURRENT_DSP_H
 
 #include "pg_activation.h"
 
-/* Word i + 128: low half -T[i], high half T[i + 1] - T[i], with T[i] = round(32767 tanh(i / 16)). One multiply-
- * accumulate of both halves with (-32768, fraction << 7) interpolates; the ends are flat, so an index that is
- * saturated to -128 .. 127 is exact for any argument. */
+/* Word i + 128: low half -T[i], high half T[i + 1] - T[i], with T[i] = round(32767 tanh(i / 16)). One
+ * multiply- accumulate of both halves with (-32768, fraction << 7) interpolates; the ends are flat, so an
+ * index that is saturated to -128 .. 127 is exact for any argument. */
 static const uint32_t pg_tanh_words[256] = {
     0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff,
     0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff,
@@ -49,8 +49,8 @@ static const uint32_t pg_tanh_words[256] = {
     0x00008001, 0x00008001, 0x00008001, 0x00008001, 0x00008001, 0x00008001, 0x00008001, 0x00008001,
     0x00008001, 0x00008001, 0x00008001, 0x00008001, 0x00008001, 0x00008001, 0x00008001, 0x00008001};
 
-/* tanh of v / 4096 as pg_tanh, with 15 (in bits 15 ..) more fraction bits and bias added: what the blocks do with
- * SSAT, LDR, BFI, SMLAD. */
+/* tanh of v / 4096 as pg_tanh, with 15 (in bits 15 ..) more fraction bits and bias added: what the blocks do
+ * with SSAT, LDR, BFI, SMLAD. */
 PG_INLINE int32_t pg_tanh_wide(int32_t v, int32_t bias) {
     const uint32_t word = pg_tanh_words[pg_clamp(v >> 8, -128, 127) + 128];
     const int32_t negated = (int16_t)(word & 0xffffu);
@@ -89,8 +89,8 @@ PG_INLINE int32_t pg_pair_second(pg_pair pair) {
     return (int32_t)pair.second;
 }
 
-/* Adds all columns of `pairs` row pairs that share an operand: `quads` times four columns (per pair two words),
- * then two more where half is set (per pair one word). Returns the stream behind them. */
+/* Adds all columns of `pairs` row pairs that share an operand: `quads` times four columns (per pair two
+ * words), then two more where half is set (per pair one word). Returns the stream behind them. */
 PG_INLINE const uint32_t *pg_pairs_run(pg_pair *pair, int32_t pairs, const uint32_t *stream, const int16_t *v,
                                        int32_t quads, bool half) {
     for (int32_t q = 0; q < quads; ++q) {
@@ -106,8 +106,8 @@ PG_INLINE const uint32_t *pg_pairs_run(pg_pair *pair, int32_t pairs, const uint3
     return stream;
 }
 
-/* The accumulators of `rows` rows (at most 6) that share an operand, from their start values: packed pairs, or
- * int16 weights (wide), two columns of every row in turn. Returns the stream behind the weights. */
+/* The accumulators of `rows` rows (at most 6) that share an operand, from their start values: packed pairs,
+ * or int16 weights (wide), two columns of every row in turn. Returns the stream behind the weights. */
 PG_INLINE const uint32_t *pg_rows_run(int32_t *acc, int32_t rows, const uint32_t *starts,
                                       const uint32_t *stream, const int16_t *v, int32_t quads, bool half,
                                       bool wide) {
