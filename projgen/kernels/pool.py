@@ -32,7 +32,7 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
         fields={"window": _window(node.attrs, x, y)},
         tables=(),
         sources=("pg_pool2d.h", "pg_max_pool2d.h"),
-        instructions=loop(target, y.elements, 12.0 + 6.0 * taps),
+        instructions=loop(target, y.elements, 12.0 + 5.8 * taps),
     )
 
 
@@ -61,7 +61,7 @@ def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
         },
         tables=(table("multipliers", Computed(values, "int32"), {}, comment),),
         sources=("pg_pool2d.h", "pg_avg_pool2d.h"),
-        instructions=requantised_loop(target, y.elements, 12.0 + 5.0 * taps),
+        instructions=requantised_loop(target, y.elements, 20.0 + 2.9 * taps),
     )
 
 

@@ -112,7 +112,7 @@ def _pad(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         },
         tables=(),
         sources=("pg_pad.h",),
-        instructions=loop(target, y.elements, 1.5) + loop(target, math.prod(out[:-1]), 40.0),
+        instructions=loop(target, y.elements, 1.5) + loop(target, math.prod(out[:-1]), 55.0),
     )
 
 
@@ -134,7 +134,7 @@ def _transpose(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         },
         tables=(),
         sources=("pg_transpose.h",),
-        instructions=loop(target, x.elements, 6.0),
+        instructions=loop(target, x.elements, 10.0),
     )
 
 
@@ -158,7 +158,7 @@ def _concat(graph: Graph, node: Node, target: Target) -> KernelChoice:
         tables=tuple(plain(graph, node, roles[i], f"x{i}", parts[i].type.dtype.value) for i in constants),
         sources=("pg_concat.h",),
         blocks=(Block("concat.h.j2", function, parameters),),
-        instructions=loop(target, outer * len(runs), 15.0) + loop(target, y.nbytes, 1.0),
+        instructions=loop(target, outer * len(runs), 32.0) + loop(target, y.nbytes, 1.0),
     )
 
 

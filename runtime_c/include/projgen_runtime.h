@@ -6,6 +6,8 @@
  * All kernels are static, so that any number of models link into one image. A kernel reads its constants from
  * a const parameter struct; pointers in the struct point at const tables. Buffers belong to the caller.
  *
+ * Kernels copy what they need often from the struct: a store to an int8_t may alias anything.
+ *
  * Numbers: activations are int8 (with a zero point) or int16, weights int8, accumulators int32. A generator
  * has proven from the weights that no accumulator overflows, so the kernels do not saturate while
  * accumulating.
@@ -78,10 +80,32 @@ PG_INLINE int32_t pg_clamp(int32_t value, int32_t low, int32_t high) {
     return value > high ? high : value;
 }
 
+/* (a * m + 2^31) >> 32 from 16-bit halves, exact for 0 <= m < 2^31: for cores whose only product has 32 bits.
+ * With a = ah 2^16 + al and m = mh 2^16 + ml, the sum of the middle products is halved again, so nothing
+ * overflows. */
+PG_INLINE int32_t pg_multiply_high_halves(int32_t a, int32_t m) {
+    const int32_t ah = a >> 16;
+    const int32_t mh = m >> 16;
+    const uint32_t al = (uint32_t)a & 0xffffu;
+    const uint32_t ml = (uint32_t)m & 0xffffu;
+    const int32_t u = ah * (int32_t)ml + (int32_t)((al * ml) >> 16);
+    const uint32_t v = al * (uint32_t)mh;
+    const uint32_t carry = (((uint32_t)u & 0xffffu) + (v & 0xffffu) + 0x8000u) >> 16;
+    return ah * mh + (u >> 16) + (int32_t)(v >> 16) + (int32_t)carry;
+}
+
+/* (a * m + 2^31) >> 32, exact; 0 <= m < 2^31. */
+PG_INLINE int32_t pg_multiply_high(int32_t a, int32_t m) {
+#if defined(__ARM_ARCH_6M__)
+    return pg_multiply_high_halves(a, m);
+#else
+    return (int32_t)(((int64_t)a * m + ((int64_t)1 << 31)) >> 32);
+#endif
+}
+
 /* RQ(acc, m, shift) = ((acc << shift) * m + 2^31) >> 32, exact; 0 <= m < 2^31, acc << shift fits int32. */
 PG_INLINE int32_t pg_rq(int32_t acc, int32_t m, int32_t shift) {
-    const int32_t shifted = (int32_t)((uint32_t)acc << shift);
-    return (int32_t)(((int64_t)shifted * m + ((int64_t)1 << 31)) >> 32);
+    return pg_multiply_high((int32_t)((uint32_t)acc << shift), m);
 }
 
 /* The whole requantisation of one accumulator with multiplier m. */

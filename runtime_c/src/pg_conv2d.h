@@ -24,6 +24,7 @@ typedef struct {
 PG_INLINE void pg_conv2d_line(const pg_conv2d_params *p, const void *rows, const void *x, int32_t oy,
                               bool x_wide, void *y, bool y_wide, void *scratch) {
     const pg_window *g = &p->window;
+    const pg_requant out = p->out;
     const int32_t inputs = g->in_c / p->groups;
     const int32_t outputs = g->out_c / p->groups;
     const int32_t taps = g->kernel_h * g->kernel_w * inputs;
@@ -36,7 +37,7 @@ PG_INLINE void pg_conv2d_line(const pg_conv2d_params *p, const void *rows, const
                 patch = pg_window_copy(g, row, ox * g->stride_w - g->pad_left, group * inputs, inputs, patch,
                                        x_wide);
             }
-            pg_matrix_vector(a, taps, outputs, &p->out, scratch, x_wide, y, y_wide);
+            pg_matrix_vector(a, taps, outputs, &out, scratch, x_wide, y, y_wide);
             y = pg_at_mutable(y, outputs, y_wide);
             a.weights += outputs * taps;
             a.bias += outputs;

@@ -23,28 +23,34 @@ typedef struct {
 /* Outputs o .. o + 3 of one pixel, each from its own channel. */
 PG_INLINE void pg_depthwise_quad(const pg_depthwise_params *p, int32_t o, const void *x, int32_t row_step,
                                  int32_t column_step, bool x_wide, void *y, bool y_wide) {
-    const pg_window *g = &p->window;
-    int32_t weight = o;
-    int32_t acc0 = p->bias[o];
-    int32_t acc1 = p->bias[o + 1];
-    int32_t acc2 = p->bias[o + 2];
-    int32_t acc3 = p->bias[o + 3];
-    for (int32_t ky = 0; ky < g->kernel_h; ++ky) {
+    const pg_requant out = p->out;
+    const int32_t kernel_h = p->window.kernel_h;
+    const int32_t kernel_w = p->window.kernel_w;
+    const int32_t out_c = p->window.out_c;
+    const int32_t *bias = p->bias + o;
+    const int32_t *multipliers = p->multipliers + o;
+    const int8_t *w = p->weights + o;
+    int32_t acc0 = bias[0];
+    int32_t acc1 = bias[1];
+    int32_t acc2 = bias[2];
+    int32_t acc3 = bias[3];
+    int32_t weight = 0;
+    for (int32_t ky = 0; ky < kernel_h; ++ky) {
         int32_t tap = ky * row_step + o;
-        for (int32_t kx = 0; kx < g->kernel_w; ++kx) {
-            const int8_t *w = p->weights + weight;
-            acc0 += pg_get(x, tap, x_wide) * w[0];
-            acc1 += pg_get(x, tap + 1, x_wide) * w[1];
-            acc2 += pg_get(x, tap + 2, x_wide) * w[2];
-            acc3 += pg_get(x, tap + 3, x_wide) * w[3];
+        for (int32_t kx = 0; kx < kernel_w; ++kx) {
+            const void *v = pg_at(x, tap, x_wide);
+            acc0 += pg_get(v, 0, x_wide) * w[weight];
+            acc1 += pg_get(v, 1, x_wide) * w[weight + 1];
+            acc2 += pg_get(v, 2, x_wide) * w[weight + 2];
+            acc3 += pg_get(v, 3, x_wide) * w[weight + 3];
             tap += column_step;
-            weight += g->out_c;
+            weight += out_c;
         }
     }
-    pg_put(y, o, pg_requantise(acc0, p->multipliers[o], &p->out), y_wide);
-    pg_put(y, o + 1, pg_requantise(acc1, p->multipliers[o + 1], &p->out), y_wide);
-    pg_put(y, o + 2, pg_requantise(acc2, p->multipliers[o + 2], &p->out), y_wide);
-    pg_put(y, o + 3, pg_requantise(acc3, p->multipliers[o + 3], &p->out), y_wide);
+    pg_put(y, o, pg_requantise(acc0, multipliers[0], &out), y_wide);
+    pg_put(y, o + 1, pg_requantise(acc1, multipliers[1], &out), y_wide);
+    pg_put(y, o + 2, pg_requantise(acc2, multipliers[2], &out), y_wide);
+    pg_put(y, o + 3, pg_requantise(acc3, multipliers[3], &out), y_wide);
 }
 
 /* Output o of one pixel, from channel c. */

@@ -19,8 +19,9 @@ typedef struct {
 
 PG_INLINE void pg_linear(const pg_linear_params *p, const void *x, bool x_wide, void *y, bool y_wide) {
     const pg_matrix a = {p->weights, p->bias, p->multipliers};
+    const pg_requant out = p->out;
     for (int32_t row = 0; row < p->rows; ++row) {
-        pg_matrix_vector(a, p->inputs, p->outputs, &p->out, x, x_wide, y, y_wide);
+        pg_matrix_vector(a, p->inputs, p->outputs, &out, x, x_wide, y, y_wide);
         x = pg_at(x, p->inputs, x_wide);
         y = pg_at_mutable(y, p->outputs, y_wide);
     }

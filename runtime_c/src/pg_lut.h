@@ -14,7 +14,8 @@ typedef struct {
 
 PG_KERNEL void pg_lut(const pg_lut_params *p, const int8_t *x, int8_t *y) {
     const int8_t *middle = p->table + 128;
-    for (int32_t i = 0; i < p->count; ++i) {
+    const int32_t count = p->count;
+    for (int32_t i = 0; i < count; ++i) {
         y[i] = middle[x[i]];
     }
 }

@@ -19,16 +19,22 @@ typedef struct {
 } pg_mul_params;
 
 PG_KERNEL void pg_mul(const pg_mul_params *p, const int8_t *a, const int8_t *b, int8_t *y) {
+    const pg_requant out = p->out;
+    const int32_t zero_a = p->zero_a;
+    const int32_t zero_b = p->zero_b;
+    const int32_t multiplier = p->multiplier;
+    const int32_t run = p->shape[3];
+    const int32_t b_step = p->b_strides[3];
     int32_t n = 0;
     for (int32_t i = 0; i < p->shape[0]; ++i) {
         for (int32_t j = 0; j < p->shape[1]; ++j) {
             for (int32_t k = 0; k < p->shape[2]; ++k) {
                 int32_t at = i * p->b_strides[0] + j * p->b_strides[1] + k * p->b_strides[2];
-                for (int32_t l = 0; l < p->shape[3]; ++l) {
-                    const int32_t da = a[n] - p->zero_a;
-                    const int32_t db = b[at] - p->zero_b;
-                    y[n] = (int8_t)pg_requantise(da * db, p->multiplier, &p->out);
-                    at += p->b_strides[3];
+                for (int32_t l = 0; l < run; ++l) {
+                    const int32_t da = a[n] - zero_a;
+                    const int32_t db = b[at] - zero_b;
+                    y[n] = (int8_t)pg_requantise(da * db, multiplier, &out);
+                    at += b_step;
                     ++n;
                 }
             }

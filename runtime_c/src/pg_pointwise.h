@@ -22,9 +22,10 @@ typedef struct {
 PG_INLINE void pg_pointwise_line(const pg_pointwise_params *p, const void *x, bool x_wide, void *y,
                                  bool y_wide) {
     const pg_matrix a = {p->weights, p->bias, p->multipliers};
+    const pg_requant out = p->out;
     for (int32_t ox = 0; ox < p->out_w; ++ox) {
         const void *pixel = pg_at(x, ox * p->column_step, x_wide);
-        pg_matrix_vector(a, p->in_c, p->out_c, &p->out, pixel, x_wide, y, y_wide);
+        pg_matrix_vector(a, p->in_c, p->out_c, &out, pixel, x_wide, y, y_wide);
         y = pg_at_mutable(y, p->out_c, y_wide);
     }
 }

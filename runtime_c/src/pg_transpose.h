@@ -13,14 +13,16 @@ typedef struct {
 } pg_transpose_params;
 
 PG_INLINE void pg_transpose(const pg_transpose_params *p, const void *x, void *y, bool wide) {
+    const int32_t run = p->out[3];
+    const int32_t step = p->strides[3];
     int32_t n = 0;
     for (int32_t i = 0; i < p->out[0]; ++i) {
         for (int32_t j = 0; j < p->out[1]; ++j) {
             for (int32_t k = 0; k < p->out[2]; ++k) {
                 int32_t at = i * p->strides[0] + j * p->strides[1] + k * p->strides[2];
-                for (int32_t l = 0; l < p->out[3]; ++l) {
+                for (int32_t l = 0; l < run; ++l) {
                     pg_put(y, n++, pg_get(x, at, wide), wide);
-                    at += p->strides[3];
+                    at += step;
                 }
             }
         }
