@@ -7,7 +7,7 @@ from importlib import import_module
 
 from projgen.kernels.record import KernelDef
 
-_FAMILIES = ("linear", "conv", "elementwise", "pool", "softmax", "shape", "recurrent", "conv_dsp")
+_FAMILIES = ("linear", "conv", "elementwise", "pool", "softmax", "shape", "recurrent", "conv_dsp", "conv_dsp_depthwise")
 
 
 @cache

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT-0
  *
- * Convolution of any geometry for cores with DSP instructions: parameters, and the way to one window's pixels.
+ * Convolution of any geometry for cores with DSP instructions: parameters, and the way to one window's
+ * pixels.
  */
 #ifndef PG_CONV2D_DSP_H
 #define PG_CONV2D_DSP_H

@@ -130,7 +130,8 @@ PG_KERNEL void pg_conv_dsp_pack(const int16_t *x, int32_t step, uint32_t *to, in
     }
 }
 
-/* Copies count bytes between places that need not be aligned; to may lie in what is copied if it is below from. */
+/* Copies count bytes between places that need not be aligned; to may lie in what is copied if it is below
+ * from. */
 #if PG_HAS_DSP
 PG_NAKED void pg_conv_dsp_copy(PG_UNUSED void *to, PG_UNUSED const void *from, PG_UNUSED int32_t count) {
     /* r0 to, r1 from, r2 bytes left. */

@@ -8,7 +8,7 @@
 #include "pg_conv_dsp.h"
 
 typedef struct {
-    const uint32_t *stream;    /* start values, weights and multipliers in reading order */
+    const uint32_t *stream; /* start values, weights and multipliers in reading order */
     pg_conv_dsp_matrix matrix;
     int32_t pixels;     /* of the whole map */
     int32_t row_pixels; /* of one row */
