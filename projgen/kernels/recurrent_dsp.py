@@ -82,7 +82,7 @@ def loop_of(quads: int) -> Loop:
 
 
 def sides(graph: Graph, node: Node) -> tuple[Side, Side] | None:
-    """Both operands, or None where a factor's rows could reach the limit of packed pairs."""
+    """Both operands, or None where a factor is too long or its rows could reach the limit of packed pairs."""
     numerics = recurrent_numerics(node)
     shifts = {"in": max(numerics.k, 0), "out": max(-numerics.k, 0)}
     found = []
@@ -93,7 +93,8 @@ def sides(graph: Graph, node: Node) -> tuple[Side, Side] | None:
             continue
         q, m = (graph.data(node, f"{name}_{role}").astype(np.int64) for name in ("q", "m"))
         b = graph.data(node, "b_in").astype(np.int64) if role == "in" else np.zeros(len(q), np.int64)
-        if int((np.abs(q).sum(axis=1) * 128 + np.abs(b)).max()) >= LIMIT:
+        too_long = q.shape[1] > 4 * _MOST_QUADS
+        if too_long or int((np.abs(q).sum(axis=1) * 128 + np.abs(b)).max()) >= LIMIT:
             return None
         bounds = low_rank_bounds(q, b, m, low_rank.shift)
         found.append(Side(role, q.shape[0], q.shape[1], 0, shifts[role], bounds, low_rank))

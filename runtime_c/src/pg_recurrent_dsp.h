@@ -13,7 +13,7 @@
 #include "pg_activation.h"
 
 /* Word i + 128: low half -T[i], high half T[i + 1] - T[i], with T[i] = round(32767 tanh(i / 16)). One
- * multiply- accumulate of both halves with (-32768, fraction << 7) interpolates; the ends are flat, so an
+ * multiply-accumulate of both halves with (-32768, fraction << 7) interpolates; the ends are flat, so an
  * index that is saturated to -128 .. 127 is exact for any argument. */
 static const uint32_t pg_tanh_words[256] = {
     0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff, 0x00007fff,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from projgen import resources
+from projgen.codegen.emit import render_block
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph
 from projgen.kernels import recurrent_dsp
@@ -157,3 +158,21 @@ def test_equal_shapes_share_a_block_and_others_do_not() -> None:
     ]
     names = [c.function for c in blocks if c is not None]
     assert names[0] == names[1] != names[2]
+
+
+def test_emitted_blocks_read_well() -> None:
+    made = [c for form in ("dsp", "mve") for c in cases([*samples(), *map(sample, LARGE)], form)]
+    blocks = {b.function: b for c in made for b in c.choice.blocks}
+    assert len(blocks) > 40
+    for function, block in blocks.items():
+        text = render_block(block)
+        guard = f"{function.upper()}_H"
+        assert text.startswith(f"#ifndef {guard}\n#define {guard}\n\n/* ")
+        assert text.endswith(f"\n#endif /* {guard} */\n")
+        assert "#else\nPG_KERNEL" in text
+        assert max(map(len, text.split("\n"))) <= 120
+        assert "Frame: " in text
+        for statement in re.findall(r"__asm volatile\((.*?)\);", text, flags=re.DOTALL):
+            assert len("".join(re.findall(r'"(.*?)"', statement)).replace("\\n", "\n")) <= 4095
+        for line in text.split("\n"):
+            assert len(re.findall(r"[;{}]", re.sub(r'".*?"|/\*.*?\*/', "", line))) <= 3 or "for (" in line, line
