@@ -164,6 +164,22 @@ def extra() -> list[Sample]:
     return [*binary, reversed_, pool.mean_sample("mean_fine", 700, Quant(0.05, 0), Quant(0.0002, 0))]
 
 
+def low_rank(rank: int, *, fine: bool = False) -> Sample:
+    """A low-rank pair, 64 -> rank (int16) -> 10; with ``fine`` the middle's scale is too small for packed pairs."""
+    first = linear.sample(f"first_{rank}", 64, rank, y=DType.INT16, y_scale=2.0**-11 if fine else 0.0, batch=5)
+    second = linear.sample(f"second_{rank}", rank, 10, x=DType.INT16)
+    rename = {"x": "z", "w": "w2", "b": "b2", "m": "m2", "y": "out"}
+    values = [replace(v, name=rename[n]) for n, v in second.graph.values.items() if n != "x"]
+    node = second.graph.nodes[0]
+    inputs = {role: rename[value] for role, value in node.inputs.items()}
+    tail = replace(node, name="second", inputs=inputs, output="out")
+    head = replace(first.graph.nodes[0], name="first", output="z")
+    middle = replace(first.graph.values["y"], name="z")
+    port = replace(second.graph.outputs[0], value="out")
+    graph = first.graph.with_(nodes=(head, tail), values=[*values, middle], outputs=(port,))
+    return Sample(f"low_rank_{rank}", graph, first.inputs)
+
+
 def collect(strategy: st.SearchStrategy[Sample], count: int) -> list[Sample]:
     """``count`` draws, so that one image can hold them all."""
     drawn: list[Sample] = []

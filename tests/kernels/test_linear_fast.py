@@ -54,33 +54,16 @@ def test_packed_pairs_are_used_up_to_their_bound_and_not_beyond(tmp_path: Path) 
     Library(cases([at_the_bound(0)], "cortex-m4", "linear_dsp"), tmp_path).check()
 
 
-def chain(rank: int, bound_ok: bool) -> Graph:
-    """A low-rank pair: 64 -> rank (int16) -> 10; its middle is small enough for packed pairs, or is not."""
-    first = sample("first", 64, rank, y=DType.INT16, y_scale=0.0 if bound_ok else 2.0**-11)
-    second = sample("second", rank, 10, x=DType.INT16)
-    rename = {"x": "z", "w": "w2", "b": "b2", "m": "m2", "y": "out"}
-    values = [replace(v, name=rename[n]) for n, v in second.graph.values.items() if n != "x"]
-    node = second.graph.nodes[0]
-    inputs = {role: rename[value] for role, value in node.inputs.items()}
-    tail = replace(node, name="second", inputs=inputs, output="out")
-    head = replace(first.graph.nodes[0], name="first", output="z")
-    middle = replace(first.graph.values["y"], name="z")
-    port = replace(second.graph.outputs[0], value="out")
-    return first.graph.with_(nodes=(head, tail), values=[*values, middle], outputs=(port,))
-
-
 @pytest.mark.parametrize("rank", [4, 7, 8])
 def test_low_rank_pair_reads_an_int16_operand(rank: int, tmp_path: Path) -> None:
-    graph = chain(rank, bound_ok=True)
-    x = np.random.default_rng(rank).integers(-128, 128, (5, 64)).astype(np.int8)
-    made = cases([Sample("pair", graph, (x,))], "cortex-m4", "linear_dsp")
+    made = cases([draws.low_rank(rank)], "cortex-m4", "linear_dsp")
     assert [c.node.name for c in made] == ["second"]
     assert made[0].choice.scratch_bytes == (0 if rank % 4 == 0 else 16)
     Library(made, tmp_path).check()
 
 
 def test_peak_of_an_activation_is_proven_from_its_producer() -> None:
-    graph = chain(4, bound_ok=True)
+    graph = draws.low_rank(4).graph
     peak = kernels.peak(graph, "z")
     worst = np.where(graph.constant("w") > 0, 127, -128).astype(np.int8)
     [middle, _] = (y for _, _, y in _trace(graph, worst))
@@ -98,7 +81,7 @@ def _trace(graph: Graph, x: np.ndarray) -> list:  # type: ignore[type-arg]
 
 def test_int16_operands_that_are_not_proven_small_stay_plain() -> None:
     assert choice(sample("wide", 200, 8, x=DType.INT16), "cortex-m4", "linear_dsp") is None
-    graph = chain(4, bound_ok=False)
+    graph = draws.low_rank(4, fine=True).graph
     kernel = next(k for k in kernels.KERNELS if k.name == "linear_dsp")
     assert kernels.peak(graph, "z") > 2**14
     assert kernel.apply(graph, graph.nodes[1], load_target("cortex-m4")) is None

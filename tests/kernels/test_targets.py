@@ -56,7 +56,8 @@ RUNS = (
 
 @cache
 def drawn() -> tuple[Merged, ...]:
-    made = [*samples(), *draws.extra(), *draws.collect(draws.linears(), 40)]
+    """Samples, drawn layers, and low-rank pairs, whose second layer reads an int16 operand."""
+    made = [*samples(), *draws.extra(), *draws.collect(draws.linears(), 40), *(draws.low_rank(r) for r in (3, 4, 8))]
     return tuple(merged(made))
 
 
