@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from projgen import __version__
-from projgen.exporters.recurrent import DOMAIN, OPSET, PARAMETERS, Signature, with_onnx_layers
-from projgen.importers.onnx.names import WEIGHTED, Namer, module_path
+from projgen.exporters.recurrent import DOMAIN, LAYER, OPSET, PARAMETERS, Signature, with_onnx_layers
+from projgen.importers.onnx.names import HELPERS, WEIGHTED, Namer, module_path
 
 _FOLDED_ELEMENTS = 64  # folds the arithmetic of slices and shapes, no weights
 
@@ -111,8 +111,8 @@ def _name_nodes(graph: ir.Graph) -> list[Signature]:
     """Name nodes after the modules they come from, drop the exporter's notes, note which functions are called."""
     namer = Namer()
     signatures: dict[Signature, None] = {}
-    for node in sorted(graph, key=lambda node: node.op_type not in WEIGHTED):
-        node.name = namer(module_path(node))
+    for node in sorted(graph, key=_importance):
+        node.name = namer(".".join(filter(None, (module_path(node), node.metadata_props.get(LAYER)))))
     for node in graph:
         if node.domain == DOMAIN:
             signature = Signature(node.op_type, tuple(node.metadata_props[PARAMETERS].split(",")))
@@ -125,6 +125,13 @@ def _name_nodes(graph: ir.Graph) -> list[Signature]:
         for output in node.outputs:
             output.metadata_props.clear()
     return list(signatures)
+
+
+def _importance(node: ir.Node) -> int:
+    """Layers choose their names first, the arithmetic of shapes last."""
+    if node.op_type in WEIGHTED:
+        return 0
+    return 2 if node.op_type in HELPERS or node.outputs[0].dtype == ir.DataType.INT64 else 1
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from projgen.errors import UnsupportedError
 from projgen.projection.layers import ProjectedGRU, ProjectedLSTM
 
 DOMAIN = "projgen"
+LAYER = "projgen.layer"  # metadata key: which of several stacked layers a node is
 PARAMETERS = "projgen.parameters"  # metadata key: the parameter names of a function call, comma separated
 OPSET = 20
 # Position in PyTorch's row blocks (LSTM: i, f, g, o; GRU: r, z, n) of each gate in ONNX's order.
@@ -103,11 +104,13 @@ class OnnxRecurrent(nn.Module):
         inputs: list[Tensor | None]
         attributes: dict[str, Any] = {"hidden_size": self.hidden_size}
         options: dict[str, Any]
+        notes = {LAYER: f"l{number}"} if len(self.parameters_of_layer) > 1 else {}
         if any("projector" in name for name in names):
             states = ["initial_h", "initial_c"][: len(initial)]
             inputs = [x, *tensors.values(), *initial]
             operator = f"{DOMAIN}::Projected{self.kind}"
-            options = {"version": 1, "metadata_props": {PARAMETERS: ",".join(["X", *names, *states])}}
+            options = {"version": 1}
+            notes[PARAMETERS] = ",".join(["X", *names, *states])
         else:
             inputs = [x, tensors["W"], tensors["R"], tensors.get("B"), None, *initial]
             operator, options = self.kind, {}
@@ -118,7 +121,7 @@ class OnnxRecurrent(nn.Module):
         final = (self.directions, batch, self.hidden_size)
         shapes = [(steps, *final[:1], *final[1:]), *[final] * (2 if self.kind == "LSTM" else 1)]
         result: Sequence[Tensor] = torch.onnx.ops.symbolic_multi_out(
-            operator, inputs, attributes, dtypes=[x.dtype] * len(shapes), shapes=shapes, **options
+            operator, inputs, attributes, dtypes=[x.dtype] * len(shapes), shapes=shapes, metadata_props=notes, **options
         )
         return result
 

@@ -78,21 +78,21 @@ class Build:
             return view.node
         key = (view.node, view.base, view.groups)
         if key not in self._real:
-            self._real[key] = self._materialise(view)
+            self._real[key] = self._materialise(view, value.name)
         return self._real[key]
 
-    def _materialise(self, view: View) -> fx.Node:
+    def _materialise(self, view: View, name: str) -> fx.Node:
         order = [atom for group in view.groups for atom in group]
         flat = [atom for group in view.base for atom in group]
         if order == flat:
-            return self.reshaped(view.node, view.base, view.groups)
+            return self.reshaped(view.node, view.base, view.groups, name)
         permutation = _axis_order(view.base, view.groups)
         if permutation is not None:
             return self._permuted(view.node, permutation)
         single = tuple((atom,) for atom in flat)
         parts = self.reshaped(view.node, view.base, single)
         moved = self._permuted(parts, [flat.index(atom) for atom in order])
-        return self.reshaped(moved, tuple((atom,) for atom in order), view.groups)
+        return self.reshaped(moved, tuple((atom,) for atom in order), view.groups, name)
 
     def _permuted(self, node: fx.Node, order: Sequence[int]) -> fx.Node:
         moved = [axis for axis, source in enumerate(order) if axis != source]
@@ -100,14 +100,20 @@ class Build:
             return self.call(torch.transpose, node, *moved)
         return self.call(torch.permute, node, tuple(order))
 
-    def reshaped(self, node: fx.Node, have: Sequence[tuple[Any, ...]], want: Sequence[tuple[Any, ...]]) -> fx.Node:
+    def reshaped(
+        self, node: fx.Node, have: Sequence[tuple[Any, ...]], want: Sequence[tuple[Any, ...]], name: str = ""
+    ) -> fx.Node:
         """``node`` with axes ``have`` regrouped to ``want`` (same atoms, same order)."""
         if tuple(have) == tuple(want):
             return node
         same = next((axis for axis, (a, b) in enumerate(zip(have, want, strict=False)) if a != b), len(want))
         first = min(same, len(want) - 1)
-        if len(want) == first + 1 and len(have) > len(want):
-            return self.call(torch.flatten, node, first)
+        is_flattened = len(want) == first + 1 and len(have) > len(want)
+        dropped = [axis for axis, group in enumerate(have) if not group]
+        if dropped and not (is_flattened and name) and [group for group in have if group] == list(want):
+            return self.call(torch.squeeze, node, dropped[0] if len(dropped) == 1 else tuple(dropped))
+        if is_flattened:
+            return self.layer(name or "flatten", nn.Flatten(first), node)
         return self.call(torch.reshape, node, tuple(self.size_arguments(group_sizes(want))))
 
     def size_arguments(self, shape: Sequence[Size]) -> list[int | fx.Node]:

@@ -15,6 +15,9 @@ _CLASSES = "pkg.torch.onnx.class_hierarchy"
 _NO_SCOPE = "_empty_nn_module_stack"
 _TAKEN_BY_MODULES = {"meta", "graph", "code", "training", "_graph"}
 WEIGHTED = frozenset({"Conv", "Gemm", "MatMul", "LSTM", "GRU", "BatchNormalization", "ProjectedLSTM", "ProjectedGRU"})
+HELPERS = frozenset(
+    {"Cast", "Concat", "Constant", "ConstantOfShape", "Gather", "Shape", "Slice", "Squeeze", "Unsqueeze"}
+)
 LONGEST = 48
 
 
@@ -79,9 +82,16 @@ def module_path(node: ir.Node) -> str:
     *folders, last = name.strip("/").split("/")
     if name.startswith("/") and folders and re.fullmatch(rf"{node.op_type}(_\d+)?", last):
         path = _joined(folders)
-        is_layer = node.op_type in WEIGHTED or node.op_type.lower() in folders[-1].lower()
-        return path if is_layer else f"{path}.{last}"
-    return name
+        is_layer = node.op_type in WEIGHTED or _is_alone(node, f"/{'/'.join(folders)}/")
+        return path if is_layer else f"{path}.{last.lower()}"
+    return name.strip("/").lower() if re.fullmatch(rf"/{node.op_type}(_\d+)?", name) else name
+
+
+def _is_alone(node: ir.Node, folder: str) -> bool:
+    """Whether no other node that does something has a name in this folder, so that the folder is a layer's."""
+    nodes = node.graph if node.graph is not None else ()
+    inside = [other for other in nodes if (other.name or "").startswith(folder) and other.op_type not in HELPERS]
+    return inside == [node]
 
 
 def _joined(folders: list[str]) -> str:

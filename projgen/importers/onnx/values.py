@@ -71,10 +71,15 @@ class Filled:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Activation:
-    """A tensor computed at run time."""
+    """A tensor computed at run time.
+
+    Attributes:
+        view: where its elements are. dtype: element type. name: of the node that reshaped it last.
+    """
 
     view: View
     dtype: torch.dtype
+    name: str = ""
 
     @property
     def shape(self) -> tuple[Size, ...]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import projgen
 from projgen.errors import InputError, InputTypeError, UnsupportedError
 from projgen.importers.spec import InputSpec, remember_inputs
+from projgen.importers.torch_export import import_module
 from projgen.projection.layers import (
     ProjectedGRU,
     ProjectedLayer,
@@ -171,6 +172,18 @@ def test_saving_what_was_loaded_needs_no_example_and_changes_nothing(tmp_path: P
     assert list(again) == list(before) and all(torch.equal(t, again[n]) for n, t in before.items())
     assert [item.name for item in onnx.load(second).graph.input] == ["input"]
     assert second.read_bytes() == projgen.save(loaded, tmp_path / "third.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn2d", "ds_cnn", "residual", "lstm", "gru_two_layers", "lstm_bidirectional"])
+def test_the_graph_that_is_compiled_is_the_same_from_the_file(name: str, tmp_path: Path) -> None:
+    """Same operators under the same names, so that a saved model gives the same C."""
+    model, inputs = build(name)
+    loaded = projgen.load_onnx(projgen.save(model, tmp_path / "m.onnx", inputs))
+
+    def listed(module: nn.Module) -> list[tuple[str, str]]:
+        return [(node.op, node.name) for node in import_module(module, inputs).nodes]
+
+    assert listed(loaded) == listed(model)
 
 
 def test_batch_norm_is_kept_and_no_path_of_this_machine_is_written(tmp_path: Path) -> None:

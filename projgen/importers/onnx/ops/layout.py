@@ -119,7 +119,7 @@ def _reshape(build: Build, call: Call) -> Sequence[Value]:
             f"to {_text(target)} from {_text(x.shape)}: the axes don't line up for every batch "
             "(a batch size baked into the file is generalised)"
         )
-    return [Activation(view, x.dtype)]
+    return [Activation(view, x.dtype, call.name)]
 
 
 def _keeps_batch(x: Activation, target: Sequence[Size]) -> bool:
@@ -139,7 +139,7 @@ def _flatten(_: Build, call: Call) -> Sequence[Value]:
     axis = call.attribute("axis", 1)
     first = axis if axis == x.rank else call.axis(axis, x.rank)
     view = x.view.merge(first, x.rank).merge(0, first)
-    return [Activation(view, x.dtype)]
+    return [Activation(view, x.dtype, call.name)]
 
 
 def _squeeze(_: Build, call: Call) -> Sequence[Value]:

@@ -74,7 +74,7 @@ def _global(one: Callable[[int], nn.Module], two: Callable[[int], nn.Module]) ->
     return handler
 
 
-def _reduce(function: Callable[..., Any]) -> Handler:
+def _reduce(function: Callable[..., Any], whole: Handler) -> Handler:
     def handler(build: Build, call: Call) -> Sequence[Value]:
         x = call.activation(0)
         axes = call.static(1, "axes", "axes")
@@ -84,6 +84,8 @@ def _reduce(function: Callable[..., Any]) -> Handler:
             axes = list(range(x.rank))
         reduced = sorted({call.axis(axis, x.rank) for axis in axes})
         kept = bool(call.attribute("keepdims", 1))
+        if kept and x.rank in {3, 4} and reduced == list(range(2, x.rank)):
+            return whole(build, call)  # how exporters write adaptive pooling to one element
         node = build.call(function, build.real(x), tuple(reduced), kept)
         sizes = [1 if axis in reduced else size for axis, size in enumerate(x.shape)]
         shape = sizes if kept else [size for axis, size in enumerate(sizes) if axis not in reduced]
@@ -92,11 +94,14 @@ def _reduce(function: Callable[..., Any]) -> Handler:
     return handler
 
 
+_GLOBAL_AVERAGE = _global(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+_GLOBAL_MAX = _global(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+
 OPERATORS: dict[str, Handler] = {
     "AveragePool": _average_pool,
-    "GlobalAveragePool": _global(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d),
-    "GlobalMaxPool": _global(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
+    "GlobalAveragePool": _GLOBAL_AVERAGE,
+    "GlobalMaxPool": _GLOBAL_MAX,
     "MaxPool": _max_pool,
-    "ReduceMax": _reduce(torch.amax),
-    "ReduceMean": _reduce(torch.mean),
+    "ReduceMax": _reduce(torch.amax, _GLOBAL_MAX),
+    "ReduceMean": _reduce(torch.mean, _GLOBAL_AVERAGE),
 }

@@ -164,10 +164,6 @@ def _emit(
     for index in range(1, min(len(call.used), 3)):
         if not call.used[index]:
             values.append(output)
-        elif index == 1 and directions == 1:
-            last = build.call(torch.select, y, 1 if torch_first else 0, -1)
-            state_view = build.activation(last, (batch, hidden), x.dtype).view.insert([1 if batch_first else 0])
-            values.append(Activation(state_view, x.dtype))
         else:
             values.append(_final(kind, build, result, index, (directions, batch, hidden), x.dtype, batch_first))
     return values
@@ -179,6 +175,9 @@ def _final(
     node = build.call(operator.getitem, result, 1)
     if kind == "LSTM":
         node = build.call(operator.getitem, node, index - 1)
+    if shape[0] == 1:
+        last = build.activation(build.call(torch.select, node, 0, -1), shape[1:], dtype)
+        return Activation(last.view.insert([1 if batch_first else 0]), dtype)
     value = build.activation(node, shape, dtype)
     return Activation(value.view.permute((1, 0, 2)), dtype) if batch_first else value
 
