@@ -60,3 +60,8 @@ def factored_cost(
     weights = rows * columns if r_in is None else r_in * (rows + columns)
     weights += rows * width if r_out is None else r_out * (rows * (not joint) + width)
     return weights + 4 * width * layer.bias
+
+
+def smallest_cost(layer: Layer) -> int:
+    """Learnables of a layer at rank one on all sides."""
+    return factored_cost(layer, 1, None if layer.kind is Kind.LINEAR else 1, core_bias=True)

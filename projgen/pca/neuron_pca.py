@@ -15,7 +15,7 @@ from torch import nn
 from projgen.data import as_batches
 from projgen.errors import InputError
 from projgen.pca.collect import Collected, LayerStats, collect
-from projgen.pca.counting import count_learnables, dense_cost, factored_cost
+from projgen.pca.counting import count_learnables, dense_cost, smallest_cost
 from projgen.pca.discover import Kind, Layer, as_module, choose_layers, owned_copy, weight_digest
 from projgen.pca.moments import MomentSummary, spectrum
 from projgen.progress import Reporter
@@ -91,7 +91,7 @@ class NeuronPCA:
     @property
     def learnables_reduction_range(self) -> tuple[float, float]:
         """(0, the proportion of learnables removed when every layer that gains has rank one)."""
-        removed = sum(max(0, dense_cost(x) - _smallest(x)) for x in self._layers())
+        removed = sum(max(0, dense_cost(x) - smallest_cost(x)) for x in self._layers())
         return 0.0, removed / self.learnables if self.learnables else 0.0
 
     @property
@@ -99,7 +99,7 @@ class NeuronPCA:
         """(mean proportion explained by the first component of each projected activation, 1)."""
         shares = []
         for layer in self._layers():
-            if _smallest(layer) >= dense_cost(layer):
+            if smallest_cost(layer) >= dense_cost(layer):
                 continue
             shares.append(explained_share(self.input_eigenvalues[layer.name], 1))
             if layer.kind is not Kind.LINEAR:
@@ -221,10 +221,6 @@ def explained_share(eigenvalues: np.ndarray, rank: int) -> float:
 def _grouped_spectrum(groups: tuple[MomentSummary, ...]) -> tuple[np.ndarray, np.ndarray]:
     pairs = [spectrum(moments.second) for moments in groups]
     return np.sum([values for values, _ in pairs], 0), np.concatenate([vectors for _, vectors in pairs], 0)
-
-
-def _smallest(layer: Layer) -> int:
-    return factored_cost(layer, 1, None if layer.kind is Kind.LINEAR else 1, core_bias=True)
 
 
 def _linear_map(model: nn.Module, layer: Layer) -> tuple[np.ndarray, np.ndarray | None]:

@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 from torch import nn
 
-from projgen.pca.counting import count_learnables, dense_cost, factored_cost
-from projgen.pca.discover import Kind, Layer, as_module, find_layers, owned_copy, tied_layers
+from projgen.pca.counting import count_learnables, dense_cost, smallest_cost
+from projgen.pca.discover import Layer, as_module, find_layers, owned_copy, tied_layers
 from projgen.pca.neuron_pca import NeuronPCA
 from projgen.projection.pca_method import PcaWork
 from projgen.projection.predict import Predictor
@@ -158,8 +158,7 @@ def _mean_explained(work: PcaWork | Predictor, layers: list[Layer], removal: int
 
 
 def _max_reduction(layer: Layer) -> float:
-    least = factored_cost(layer, 1, None if layer.kind is Kind.LINEAR else 1, core_bias=True)
-    return max(0.0, 1.0 - least / dense_cost(layer))
+    return max(0.0, 1.0 - smallest_cost(layer) / dense_cost(layer))
 
 
 def _refused(model: nn.Module, layer: Layer, tied: dict[str, str]) -> LayerAnalysis:

@@ -20,7 +20,7 @@ from projgen.pca.neuron_pca import NeuronPCA
 from projgen.progress import Reporter
 from projgen.projection.assemble import remember
 from projgen.projection.info import CompressionInfo, LayerInfo, summarise
-from projgen.projection.layers import unpack_projected_layers
+from projgen.projection.layers import ProjectedLayer, unpack_projected_layers
 from projgen.projection.measure import OutputError
 from projgen.projection.narrow import best_candidate
 from projgen.projection.pca_method import PcaWork
@@ -76,7 +76,7 @@ def compress(
         (compressed model, CompressionInfo).
     """
     reporter = Reporter(verbosity)
-    _check_arguments(method, explained_variance_goal, learnables_reduction_goal, ranks)
+    _check_arguments(method, prune, explained_variance_goal, learnables_reduction_goal, ranks)
     module = as_module(model)
     pca, batches = _statistics(module, data_or_pca, data, layer_names, method, ranks is None, device, reporter)
     if batches is not None and batches.one_shot:
@@ -109,6 +109,8 @@ def compress(
         result = realise(work, own, layers, chosen)
     remember(result, module, pca.collected.input_shapes)
     details = [_layer_info(a, b, chosen[b.name], work) for a, b in zip(layers, narrow, strict=True)]
+    if narrow is not layers:
+        _note_reductions(result, layers, details)
     for d in details:
         reporter.iteration(f"{d.name}: ranks {d.ranks}, {d.learnables_before:,} -> {d.learnables_after:,} learnables")
     measured = None if error_of is None else error_of(result)
@@ -181,7 +183,21 @@ def _removal(work: PcaWork | Predictor, total: int, goal: float) -> int:
     return removal
 
 
-def _check_arguments(method: str, explained: float | None, reduction: float | None, ranks: object) -> None:
+def _note_reductions(model: nn.Module, layers: list[Layer], details: list[LayerInfo]) -> None:
+    """Give the layers of a narrowed net their reduction against the original, which also counts units that went."""
+    for module_name, module in model.named_modules():
+        if isinstance(module, ProjectedLayer):
+            cells = [d for x, d in zip(layers, details, strict=True) if x.module_name == module_name]
+            before = sum(d.learnables_before for d in cells)
+            if len(cells) == len(getattr(module.network, "input_rank", [0])):
+                module.learnables_reduction = 1.0 - sum(d.learnables_after for d in cells) / before
+
+
+def _check_arguments(
+    method: str, prune: bool | str, explained: float | None, reduction: float | None, ranks: object
+) -> None:
+    if prune not in {"auto", True, False}:
+        raise InputError(f"prune={prune!r}", "'auto', True or False", "prune")
     if method not in METHODS:
         raise InputError(f"method {method!r}", " or ".join(repr(m) for m in METHODS), "method")
     goals = {"explained_variance_goal": explained, "learnables_reduction_goal": reduction, "ranks": ranks}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from projgen.data import Batches, place
-from projgen.errors import InputError
 from projgen.pca.collect import LayerStats, collect
-from projgen.pca.counting import count_learnables
+from projgen.pca.counting import count_learnables, dense_cost, smallest_cost
 from projgen.pca.discover import Layer, choose_layers, owned_copy
 from projgen.progress import Reporter
 from projgen.projection.factors import Array
@@ -24,8 +24,9 @@ from projgen.projection.refit import refitted
 from projgen.projection.search import measured_choice
 from projgen.projection.trace import find_groups
 
-FRACTIONS = (1.0, 0.7, 0.5, 0.35, 0.26, 0.2, 0.16, 0.12, 0.08, 0.05, 0.03)
-_STATISTICS = 2048
+FRACTIONS = (1.0, 0.85, 0.7, 0.5, 0.35, 0.26, 0.2, 0.16, 0.12, 0.08, 0.05, 0.03)
+_STATISTICS = 1024
+_REFIT = 4096
 _BASE_TRIALS = 24
 _TRIALS = 10
 
@@ -95,14 +96,14 @@ def best_candidate(
 ) -> Candidate:
     """The network of at most ``budget`` learnables with the least measured output error.
 
-    Raises InputError when not even the narrowest one fits.
+    Where not even the narrowest one fits, the budget is raised to its size, with a warning.
     """
     best: Candidate | None = None
-    smallest = count_learnables(teacher)
-    for start in _starts(teacher, layers, stats, batches, device, prune):
+    reach = [count_learnables(teacher)]
+    for start in _starts(teacher, layers, stats, batches, device, prune, budget, reach):
         total = count_learnables(start.model)
         work = Predictor(start.model, start.stats, start.layers)
-        smallest = min(smallest, total - work.most_removed())
+        reach.append(total - work.most_removed())
         if total - work.most_removed() > budget:
             continue
         for candidate in _projections(teacher, start, work, total - budget, error_of, batches, device, reporter):
@@ -112,9 +113,11 @@ def best_candidate(
                 continue
             if best is None or candidate.error < best.error:
                 best = candidate
-    if best is None:
-        raise InputError(f"{budget:,} learnables", f"at least {smallest:,} for this model", "learnables_reduction_goal")
-    return best
+    if best is not None:
+        return best
+    possible = 1 - min(reach) / reach[0]
+    warnings.warn(f"the goal is more than the possible reduction of {possible:.4f}, which is used", stacklevel=3)
+    return best_candidate(teacher, layers, stats, min(reach), error_of, batches, device, reporter, prune=prune)
 
 
 def _projections(
@@ -135,7 +138,8 @@ def _projections(
     if all(layer.hidden for layer in layers):
         return made
     for chosen in _distinct(work.for_removal(removal), found.chosen):
-        model = refitted(teacher, narrow, layers, chosen, work, start.stats, start.rows, batches, device)
+        some = list(spread(batches, _REFIT))
+        model = refitted(teacher, narrow, layers, chosen, work, start.stats, start.rows, some, device)
         made.append(Candidate(model, error_of(model), chosen, layers, work, fraction, True))
     return made
 
@@ -155,10 +159,13 @@ def _starts(
     batches: Batches,
     device: torch.device,
     prune: bool | str,
-) -> list[Start]:
-    starts = [Start(1.0, teacher, layers, stats, {})]
+    budget: int,
+    reach: list[int],
+) -> Iterator[Start]:
+    """The original, then narrower networks until one fits without projection."""
+    yield Start(1.0, teacher, layers, stats, {})
     if prune is False:
-        return starts
+        return
     few = list(spread(batches, _STATISTICS))
     example = tuple(x[:4] for x in place(few[0], teacher, device))
     if example[0].shape[0] < 2:
@@ -168,11 +175,9 @@ def _starts(
         )
     evaluated = owned_copy(teacher).eval()
     rankings = unit_rankings(evaluated, stats, {layer.module_name for layer in layers}, example)
-    if not rankings:
-        return starts
     names = [layer.name for layer in layers]
     seen: set[tuple[int, ...]] = set()
-    for fraction in FRACTIONS[1:]:
+    for fraction in FRACTIONS[1:] if rankings else ():
         sizes = tuple(max(1, round(fraction * r.group.size)) for r in rankings)
         if sizes in seen:
             continue
@@ -181,11 +186,17 @@ def _starts(
         model = narrowed(teacher, kept)
         found = choose_layers(model, None)
         here = [layer for layer in found if layer.name in names]
+        total = count_learnables(model)
+        least = total - sum(max(0, dense_cost(x) - smallest_cost(x)) for x in here)
+        reach.append(least)
+        if least > budget:
+            continue
         own = owned_copy(model).eval().requires_grad_(False)
         collected = collect(own, here, few, curvature=True, device=device)
         rows = {name: chosen for r, chosen in kept for name in r.group.producers}
-        starts.append(Start(fraction, model, here, collected.layers, _row_index(teacher, rows)))
-    return starts
+        yield Start(fraction, model, here, collected.layers, _row_index(teacher, rows))
+        if total <= budget:
+            return
 
 
 def _row_index(model: nn.Module, rows: Mapping[str, Array]) -> dict[str, Array]:

@@ -126,8 +126,9 @@ class _Tracer:
         elif name in _BINARY:
             self._binary(node)
         else:
-            tag = self._moved(node, name, self._tags[tensors[0]]) if len(tensors) == 1 else None
-            if tag is None or node.args[0] is not tensors[0]:
+            alone = len(tensors) == 1 and node.args[0] is tensors[0]
+            tag = self._moved(node, name, self._tags[tensors[0]]) if alone else None
+            if tag is None:
                 self._fix_all(tensors, f"operator {name} is not known to treat them one by one")
             else:
                 self._tags[node] = tag
