@@ -134,11 +134,12 @@ def build(
     *,
     kernels: str = "fast",
     generated_for: str = "",
+    favour: str = "speed",
     compiler: Compiler = "gcc",
     **options: Any,
 ) -> Image:
-    """One image of all parts; ``generated_for`` another target than the one it is built for."""
-    folders = write(parts, generated_for or target, kernels, folder)
+    """One image of all parts; ``generated_for`` another target than it is built for, favouring speed or ram."""
+    folders = write(parts, generated_for or target, kernels, folder, favour)
     return build_image(folders, load_target(target), folder / "image", compiler=compiler, **options)
 
 

@@ -1,4 +1,4 @@
-"""Every operator sample on every target, with every compiler and flag: the C gives the simulator's bytes.
+"""Every operator sample and some nets on every target, with every compiler and flag: the simulator's bytes.
 
 All samples share one image per build. The run prints samples x targets x flags (``tally``).
 """
@@ -14,9 +14,10 @@ import pytest
 from projgen import ops
 from projgen.targets import list_targets
 from tests.chain import tally
+from tests.chain.nets import nets
 from tests.chain.support import build, compare, operator_parts, operator_samples
 
-SAMPLES = 134  # committed: the suite may only grow
+SAMPLES = 135  # of operators, committed: they may only grow
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,9 @@ EMULATED = [
 
 
 def check(one: Build, folder: Path, record_property: Any) -> None:
-    parts = operator_parts()
+    parts = (*operator_parts(), *nets().values())
     compared = compare(build(parts, one.target, folder, **one.options), parts)
-    assert compared.samples == len(operator_samples())
+    assert compared.samples == len(operator_samples()) + len(nets())
     record_property(tally.PROPERTY, (compared.samples, compared.runs, compared.bytes))
 
 
@@ -104,4 +105,4 @@ def test_the_matrix_is_whole() -> None:
     for target in ("host", "cortex-m4"):
         assert {b.optimise for b in HOST + EMULATED if b.target == target} >= {"-O0", "-Os", "-O2", "-O3"}
     assert len(HOST) + len(EMULATED) == tally.BUILDS
-    assert tally.LEAST <= len(samples) * tally.BUILDS
+    assert (len(samples) + len(nets())) * tally.BUILDS >= tally.LEAST

@@ -1,0 +1,250 @@
+"""Faults planted in the templates and in the packing: the comparison with the simulator must find each.
+
+The runtime's own sources have theirs in ``tests/kernels``; here are the assembly blocks, seen only on the emulated
+cores, and the functions emitted around the kernels.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from projgen import ops, resources
+from projgen.codegen import emit
+from projgen.harness.toolchain import HarnessError
+from projgen.kernels.conv_dsp_layouts import MatrixStream
+from projgen.kernels.layouts import Plain, TapMajor
+from projgen.kernels.packed import PairStream, VectorStream
+from projgen.kernels.recurrent_mve import FactorWeights, GateTable, GateWeights
+from projgen.kernels.recurrent_streams import FactorStream, GruStream, LstmStream
+from projgen.schedule.verify import ScheduleError
+from tests.chain.nets import nets
+from tests.chain.support import Part, build, compare, merge_all
+
+M4, M55 = "cortex-m4", "cortex-m55"
+DSP, MVE = "kernels/_recurrent_dsp.j2", "kernels/_recurrent_mve.j2"
+LSTM4, LSTM55 = "kernels/lstm_dsp.h.j2", "kernels/lstm_mve.h.j2"
+GRU4, GRU55 = "kernels/gru_dsp.h.j2", "kernels/gru_mve.h.j2"
+ROWS = "kernels/linear_dsp_rows.h.j2"
+DENSE = "kernels/linear_mve.h.j2"
+
+# (what, target, operator whose samples look, template, what stands there, what the fault makes of it)
+BLOCKS = (
+    ("rounding of tanh", M4, "lstm", LSTM4, "movw r8, #0x4000", "movw r8, #0"),
+    ("rounding of the logistic function", M4, "lstm", LSTM4, "movw r9, #0xc000", "movw r9, #0xffff"),
+    ("rounding of the cell", M4, "lstm", LSTM4, "0x4000 + 2 ** (29 - fraction)", "0x4000"),
+    (
+        "gate order: multipliers of f and g",
+        M4,
+        "lstm",
+        LSTM4,
+        '("r3", "r9"), ("r4", "r10")',
+        '("r3", "r10"), ("r4", "r9")',
+    ),
+    ("gate order: i for f", M4, "lstm", LSTM4, "smlabt r6, r6, r3, r8", "smlabt r6, r6, r2, r8"),
+    ("clamp of the cell", M4, "lstm", LSTM4, "ssat r6, #16, r6", "ssat r6, #15, r6"),
+    ("clamp of the output", M4, "lstm", LSTM4, "ssat r6, #8, r6, asr #23", "ssat r6, #7, r6, asr #23"),
+    ("shift of the update", M4, "lstm", LSTM4, "asr #{{ 30 - fraction }}", "asr #{{ 31 - fraction }}"),
+    ("fraction of the table's argument", M4, "lstm", DSP, "#23, #8", "#22, #8"),
+    ("packed pairs kept together", M4, "lstm", DSP, '"sub %s, %s, %s" % (a, a, b)', '"sub %s, %s, #0" % (a, a)'),
+    ("shift of the accumulator", M4, "lstm", DSP, "(a, a, 8 - shift)", "(a, a, 9 - shift)"),
+    ("rounding of a factor", M4, "lstm", "kernels/recurrent_dsp_factor.h.j2", "smmulr %s", "smmul %s"),
+    ("gate order: z for r", M4, "gru", GRU4, "smulwt r6, r6, r2", "smulwt r6, r6, r3"),
+    ("reset product doubled", M4, "gru", GRU4, "add r6, r2, r6, lsl #1", "add r6, r2, r6"),
+    ("rounding of the state", M4, "gru", GRU4, "mla r4, r5, r4, r10", "mul r4, r5, r4"),
+    ("rounding of the output", M4, "gru", GRU4, "qadd16 r3, r2, r3", "mov r3, r2"),
+    ("rounding", M4, "linear", ROWS, "smmlar {{ acc }}", "smmla {{ acc }}"),
+    ("zero point", M4, "linear", ROWS, "{{ m }}, {{ zero_point }}", "{{ m }}, {{ m }}"),
+    ("upper clamp", M4, "linear", ROWS, "movgt {{ acc }}, {{ high }}", "movgt {{ acc }}, {{ low }}"),
+    ("shift of the accumulator", M4, "linear", ROWS, "(acc, acc, shift) if shift", "(acc, acc, shift + 1) if shift"),
+    (
+        "order of outputs",
+        M4,
+        "linear",
+        ROWS,
+        "{{ store }} r4, [r12, #{{ 2 * size }}]",
+        "{{ store }} r5, [r12, #{{ 2 * size }}]",
+    ),
+    ("rounding of the cell", M55, "lstm", LSTM55, "vrshr.s16 q4, q4", "vshr.s16 q4, q4"),
+    ("shift of the output", M55, "lstm", LSTM55, "vqrshrnb.s16 q4, q4, #8", "vqrshrnb.s16 q4, q4, #7"),
+    ("gate order: i for f", M55, "lstm", LSTM55, "vqrdmulh.s16 q0, q0, q5", "vqrdmulh.s16 q0, q0, q4"),
+    ("logistic of the output gate", M55, "lstm", LSTM55, "vhadd.s16 q3, q3, q7", "vrhadd.s16 q3, q3, q7"),
+    ("clamp of the cell", M55, "lstm", LSTM55, "vqadd.s16 q0, q0, q4", "vadd.i16 q0, q0, q4"),
+    ("units beyond the layer", M55, "lstm", LSTM55, "vctp.16 r6", "vctp.16 r7"),
+    ("rounding of the gates", M55, "lstm", MVE, "vrmulh.s32 q1, q1, q2", "vmulh.s32 q1, q1, q2"),
+    ("interpolation of the table", M55, "lstm", MVE, "vrmulh.u16 q2, q2, q0", "vmulh.u16 q2, q2, q0"),
+    (
+        "shift of the accumulator",
+        M55,
+        "lstm",
+        MVE,
+        'vshl.i32 q1, q1, #%d" % shift',
+        'vshl.i32 q1, q1, #%d" % (shift + 1)',
+    ),
+    ("reset product floored", M55, "gru", GRU55, "vmulh.s32 q0, q5, q0", "vrmulh.s32 q0, q5, q0"),
+    ("rounding of the state", M55, "gru", GRU55, "vrshrnb.i32 q2", "vshrnb.i32 q2"),
+    ("gate order: n for h", M55, "gru", GRU55, "vmullt.s16 q0, q6, q3", "vmullt.s16 q0, q6, q5"),
+    ("rounding", M55, "linear", DENSE, "vrmulh.s32 q0, q0, q2", "vmulh.s32 q0, q0, q2"),
+    ("zero point", M55, "linear", DENSE, "vqadd.s16 q0, q0", "vqsub.s16 q0, q0"),
+    ("lower clamp", M55, "linear", DENSE, "vmax.s16 q0, q0, q1", "vmax.s16 q0, q0, q0"),
+    (
+        "inputs beyond the matrix",
+        M55,
+        "linear",
+        DENSE,
+        "{{ 1 + loop.index0 % 3 }}, [r1]",
+        "{{ 1 + loop.index0 % 2 }}, [r1]",
+    ),
+)
+
+PROGRAM = "model.c.j2"
+# (what, net, template, good, bad)
+AROUND = (
+    ("a step too few", "lstm_last", PROGRAM, "int32_t t = 1; t < steps", "int32_t t = 2; t < steps"),
+    (
+        "the first step again and again",
+        "lstm_every",
+        PROGRAM,
+        "{{ sign }}= {{ p.macro }}_IN",
+        "{{ sign }}= 0 * {{ p.macro }}_IN",
+    ),
+    (
+        "all outputs at the first step",
+        "lstm_every",
+        PROGRAM,
+        "{{ sign }}= {{ p.macro }}_OUT",
+        "{{ sign }}= 0 * {{ p.macro }}_OUT",
+    ),
+    ("forwards instead of backwards", "backwards", PROGRAM, '"-" if p.is_backward', '"+" if p.is_backward'),
+    ("one start for two layers", "stacked", PROGRAM, '" + " ~ r.offset if r.offset', '" + 0" if r.offset'),
+    ("steps counted double", "gru_mean", PROGRAM, "++steps;", "steps += 2;"),
+    ("rows over each other", "gru_rows", PROGRAM, '" + t * " ~ l.row_out', '" + 0 * " ~ l.row_out'),
+    ("rows read from the first", "lstm_rows", PROGRAM, "t * {{ l.row_in }}", "0 * {{ l.row_in }}"),
+    (
+        "scratch over the map",
+        "residual",
+        "_macros.j2",
+        'base{{ " + " ~ a.offset if a.offset }}',
+        "base",
+    ),
+    ("padding value of a ring", "streamed", "_rows.j2", "{{ r.pad_value }}, {{ r.row }}, {{", "0, {{ r.row }}, {{"),
+    ("pad rows at the bottom", "streamed", "_rows.j2", "r >= 0 && r < {{ r.height }}", "r >= 0 && r <= {{ r.height }}"),
+    ("one row over all", "streamed", "_rows.j2", "y + {{ row }} *", "y + 0 * {{ row }} *"),
+)
+
+
+@pytest.fixture
+def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
+    """Changes a template in a copy of them all, from which everything is then emitted."""
+
+    def change(template: str, good: str, bad: str) -> None:
+        copy = tmp_path / "templates"
+        shutil.copytree(resources.templates(), copy)
+        text = (copy / template).read_text()
+        assert good in text, f"{template} has no {good!r}"
+        (copy / template).write_text(text.replace(good, bad))
+        monkeypatch.setattr(resources, "templates", lambda: copy)
+        emit.environment.cache_clear()
+
+    yield change
+    monkeypatch.undo()
+    emit.environment.cache_clear()
+
+
+@cache
+def parts_of(op: str) -> tuple[Part, ...]:
+    return tuple(merge_all(ops.get(op).samples()))
+
+
+def survives(parts: tuple[Part, ...], target: str, folder: Path, **options: Any) -> bool:
+    """Whether the C still gives the simulator's bytes, inside its buffers."""
+    image = build(parts, target, folder, **options)
+    try:
+        compare(image, parts)
+    except AssertionError as error:
+        assert re.search(rf"on {target} -O\d \(", str(error)), "the comparison names sample and target"
+        return False
+    except HarnessError:  # bytes beside a buffer were written, or the core took a fault
+        return False
+    return True
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "op", "template", "good", "bad"),
+    [row[1:] for row in BLOCKS],
+    ids=[f"{target} {op}: {what}" for what, target, op, *_ in BLOCKS],
+)
+def test_a_fault_in_a_block_is_found(
+    target: str, op: str, template: str, good: str, bad: str, plant: Callable[[str, str, str], None], tmp_path: Path
+) -> None:
+    plant(template, good, bad)
+    assert not survives(parts_of(op), target, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("net", "template", "good", "bad"), [row[1:] for row in AROUND], ids=[f"{net}: {what}" for what, net, *_ in AROUND]
+)
+def test_a_fault_around_the_kernels_is_found(
+    net: str, template: str, good: str, bad: str, plant: Callable[[str, str, str], None], tmp_path: Path
+) -> None:
+    favour = "ram" if net == "streamed" else "speed"
+    parts = (nets()[net],)
+    assert survives(parts, "host", tmp_path / "right", favour=favour)
+    plant(template, good, bad)
+    assert not survives(parts, "host", tmp_path / "wrong", favour=favour)
+
+
+# (layout, operator, target): the packing of each, all numbers one place further.
+LAYOUTS: tuple[tuple[type[Any], str, str], ...] = (
+    (PairStream, "linear", M4),
+    (VectorStream, "linear", M55),
+    (LstmStream, "lstm", M4),
+    (GruStream, "gru", M4),
+    (FactorStream, "lstm", M4),
+    (GateWeights, "lstm", M55),
+    (GateTable, "gru", M55),
+    (FactorWeights, "gru", M55),
+    (MatrixStream, "conv2d", M4),
+    (TapMajor, "conv2d", "cortex-m3"),
+    (Plain, "conv2d", "cortex-m3"),
+)
+IDS = [f"{layout.__name__} of {op} on {target}" for layout, op, target in LAYOUTS]
+
+
+@pytest.mark.parametrize(("layout", "op", "target"), LAYOUTS, ids=IDS)
+def test_a_packing_that_loses_its_inverse_is_refused(
+    layout: type[Any], op: str, target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pack = layout.pack
+    monkeypatch.setattr(layout, "pack", lambda self, constants: np.roll(pack(self, constants), 1))
+    with pytest.raises(ScheduleError, match=r"table .* of .*"):
+        build(parts_of(op), target, tmp_path)
+
+
+@pytest.mark.qemu
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "op", "target"), LAYOUTS, ids=IDS)
+def test_a_packing_in_another_order_is_found(
+    layout: type[Any], op: str, target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With its inverse changed alike, only the C's bytes can tell."""
+    pack, unpack = layout.pack, layout.unpack
+    monkeypatch.setattr(layout, "pack", lambda self, constants: np.roll(pack(self, constants), 1))
+    monkeypatch.setattr(layout, "unpack", lambda self, table: unpack(self, np.roll(table, -1)))
+    assert not survives(parts_of(op), target, tmp_path)
+
+
+def test_every_block_of_the_templates_has_a_fault() -> None:
+    """Recurrent and fully connected blocks; convolutions are in ``tests/kernels``."""
+    faulty = {template for _, _, _, template, *_ in BLOCKS}
+    assert faulty >= {DSP, MVE, LSTM4, LSTM55, GRU4, GRU55, ROWS, DENSE}
