@@ -29,13 +29,10 @@ def test_installed_wheel_compiles_a_model_from_another_folder(tmp_path: Path) ->
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     site = next((tmp_path / "venv" / "lib").glob("python*")) / "site-packages"
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", str(wheel)]
+    subprocess.run(command, check=True, capture_output=True)
     # Its dependencies come from the environment that runs the tests (a plain path line: no editable install follows).
     (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--prefix", str(tmp_path / "venv"), str(wheel)],
-        check=True,
-        capture_output=True,
-    )
     work = tmp_path / "work"
     work.mkdir()
     torch.onnx.export(
