@@ -7,7 +7,18 @@ from importlib import import_module
 
 from projgen.kernels.record import KernelDef
 
-_FAMILIES = ("linear", "conv", "elementwise", "pool", "softmax", "shape", "recurrent", "conv_dsp", "conv_dsp_depthwise")
+_FAMILIES = (
+    "linear",
+    "conv",
+    "elementwise",
+    "pool",
+    "softmax",
+    "shape",
+    "recurrent",
+    "conv_dsp",
+    "conv_dsp_depthwise",
+    "conv_dsp_winograd",
+)
 
 
 @cache

@@ -1,0 +1,203 @@
+"""Exact Winograd convolutions on DSP cores: fewer products for more flash, and the same bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from projgen.ir.graph import Graph, Node
+from projgen.ir.types import DType
+from projgen.kernels.conv import Geometry, geometry
+from projgen.kernels.conv_dsp import Parameters, is_clamped
+from projgen.kernels.conv_dsp_winograd_layouts import Stride2Stream, Winograd1dStream, Winograd2dStream
+from projgen.kernels.layouts import table
+from projgen.kernels.linear import matrix_numerics, peak
+from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
+from projgen.targets import Target
+
+UNROLLED_QUADS = 4  # quads of channels up to which the products are straight-line code
+LARGEST_QUADS = 31  # reach of the loads and stores of double words
+
+
+def _fits(graph: Graph, node: Node, g: Geometry, scale: int) -> bool:
+    """Kernel width 3, int8, whole pairs of outputs, and ``scale`` times any sum in an int32 when requantised."""
+    w, b = graph.data(node, "w").astype(np.int64), graph.data(node, "b").astype(np.int64)
+    if g.w[2] != 3 or g.attrs.dilation != (1, 1) or g.attrs.groups != 1:
+        return False
+    if {g.x.dtype, g.y.dtype} != {DType.INT8} or g.w[0] % 2 or 3 * g.w[0] + 1 > 4095:
+        return False
+    reach = int((np.abs(w).reshape(len(w), -1).sum(axis=1) * peak(graph, node.inputs["x"]) + np.abs(b)).max())
+    return (scale * reach) << matrix_numerics(node).requant.shift < 1 << 31 and -(-g.w[3] // 4) <= LARGEST_QUADS
+
+
+def _fields(node: Node, g: Geometry, row: int) -> dict[str, Field]:
+    """The parameter struct: ``row`` bytes lie between output rows."""
+    requant = matrix_numerics(node).requant
+    top, _, left, _ = g.attrs.padding
+    wide = -(-g.w[3] // 4) * 4
+    out_h, out_w, out_c = g.y.step_shape
+    return {
+        "stream": TableRef("stream"),
+        "row": (*g.x.step_shape, wide, top, left, matrix_numerics(node).input_zero_point),
+        "out_h": out_h,
+        "out_w": out_w,
+        "out_c": out_c,
+        "out": (row, requant.zero_point, requant.low, requant.high),
+    }
+
+
+def _around(graph: Graph, node: Node) -> int:
+    """Instructions of one output's requantisation and store beyond three."""
+    return (1 if matrix_numerics(node).requant.shift else 0) + (6 if is_clamped(graph, node) else 0)
+
+
+def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    if g.w[1] != 3 or g.attrs.stride != (1, 1) or not _fits(graph, node, g, 4):
+        return None
+    requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
+    (out_h, out_w, outputs), layout = g.y.step_shape, Winograd2dStream(g.w)
+    quads, pairs = layout.quads, -(-out_w // 4)
+    # a padded row holds what the windows of whole pairs of tiles see, and the whole input row
+    columns = max(4 * pairs + 2, g.attrs.padding[2] + g.x.step_shape[1])
+    unrolled = quads <= UNROLLED_QUADS
+    shape = f"{4 * quads}x{outputs}"
+    variant = f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
+    block = f"pg_winograd2d_{shape}{variant}"
+    source = f"pg_winograd2d_input_{4 * quads}x{columns}"
+    function = f"{block}_{columns}"
+    products: Parameters = {
+        "function": block,
+        "quads": quads,
+        "outputs": outputs,
+        "unrolled": int(unrolled),
+        "shift": requant.shift,
+        "clamped": int(clamped),
+    }
+    transform: Parameters = {"function": source, "quads": quads, "columns": columns}
+    driver: Parameters = {
+        "function": function,
+        "block": block,
+        "input": source,
+        "quads": quads,
+        "columns": columns,
+        "pairs": pairs,
+    }
+    row_pairs = -(-out_h // 2)
+    per_pair = 160 * quads + 115 + (16 * 4 + 14 if not unrolled else 0) + 16 * (3 + _around(graph, node))
+    per_tiles = outputs // 2 * per_pair + quads * 116 + 60
+    per_rows = columns * quads * 27 + 2 * g.x.step_shape[1] * quads * 2.5 + 120
+    shorter = out_w * outputs <= g.x.step_shape[1] * g.w[3] and g.attrs.padding[0] <= 2
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    return KernelChoice(
+        kernel="winograd2d_dsp",
+        function=function,
+        struct="pg_winograd_params",
+        fields=_fields(node, g, out_w * outputs),
+        tables=(table("stream", layout, constants, "bias, transformed weights and multipliers in reading order"),),
+        sources=("pg_winograd.h",),
+        blocks=(
+            Block("conv_dsp_winograd2d.h.j2", block, tuple(products.items())),
+            Block("conv_dsp_winograd2d_input.h.j2", source, tuple(transform.items())),
+            Block("conv_dsp_winograd2d_map.h.j2", function, tuple(driver.items())),
+        ),
+        instructions=row_pairs * (pairs * per_tiles + per_rows) + 100,
+        scratch_bytes=48 * columns * quads + 256 * quads + 8 * outputs,
+        in_place=frozenset({"x"} if shorter else ()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _RowForm:
+    """A form that transforms along the rows: its names, and how many parts a transformed row has."""
+
+    kernel: str
+    prefix: str
+    what: str
+    parts: int
+    per_pair: float  # instructions of two outputs and tiles beside products and subroutine calls
+    transform: int  # of two tiles of one quad
+
+
+_F23 = _RowForm("winograd1d_dsp", "winograd1d", "exact F(2, 3)", 4, 39, 48)
+_STRIDE2 = _RowForm("winograd_stride2_dsp", "winograd_stride2", "stride 2, exact Winograd form,", 5, 29, 54)
+
+
+def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream | Stride2Stream) -> KernelChoice:
+    """The choice for a node that fits ``form``."""
+    g = geometry(graph, node)
+    requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
+    (_, in_w, inputs), (out_h, out_w, outputs) = g.x.step_shape, g.y.step_shape
+    kernel_h, stride = g.w[1], g.attrs.stride
+    quads, pairs = layout.quads, -(-out_w // 4)
+    columns = max(4 * stride[1] * pairs + 3 - stride[1], g.attrs.padding[2] + in_w)
+    unrolled = quads <= UNROLLED_QUADS
+    variant = f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
+    block = f"pg_{form.prefix}_{kernel_h}x{4 * quads}x{outputs}{variant}"
+    source = f"pg_{form.prefix}_input_{4 * quads}x{pairs}"
+    function = f"{block}_{columns}x{stride[0]}_map"
+    products: Parameters = {
+        "function": block,
+        "rows": kernel_h,
+        "quads": quads,
+        "outputs": outputs,
+        "unrolled": int(unrolled),
+        "shift": requant.shift,
+        "clamped": int(clamped),
+    }
+    transform: Parameters = {"function": source, "quads": quads, "pairs": pairs}
+    driver: Parameters = {
+        "function": function,
+        "block": block,
+        "input": source,
+        "what": form.what,
+        "rows": kernel_h,
+        "stride": stride[0],
+        "quads": quads,
+        "columns": columns,
+        "pairs": pairs,
+        "parts": form.parts,
+    }
+    each = form.parts * (10 * kernel_h * quads + (kernel_h if unrolled else kernel_h + 5)) + form.per_pair
+    per_tiles = outputs // 2 * (each + 8 * (3 + _around(graph, node))) + 30 + 2 * form.parts * kernel_h
+    per_row = pairs * quads * form.transform + in_w * quads * 2.5 + 60
+    shorter = out_w * outputs <= in_w * inputs and g.attrs.padding[0] < kernel_h
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    return KernelChoice(
+        kernel=form.kernel,
+        function=function,
+        struct="pg_winograd_params",
+        fields=_fields(node, g, out_w * outputs),
+        tables=(table("stream", layout, constants, "bias, transformed weights and multipliers in reading order"),),
+        sources=("pg_winograd.h",),
+        blocks=(
+            Block(f"conv_dsp_{form.prefix}.h.j2", block, tuple(products.items())),
+            Block(f"conv_dsp_{form.prefix}_input.h.j2", source, tuple(transform.items())),
+            Block("conv_dsp_winograd_rows_map.h.j2", function, tuple(driver.items())),
+        ),
+        instructions=out_h * (pairs * per_tiles + stride[0] * per_row + 30) + 100,
+        scratch_bytes=4 * columns * quads + 16 * kernel_h * pairs * form.parts * quads + 4 * outputs,
+        in_place=frozenset({"x"} if shorter else ()),
+    )
+
+
+def _one_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    if g.w[1] > 3 or g.attrs.stride[0] > g.w[1] or g.attrs.stride[1] != 1 or not _fits(graph, node, g, 2):
+        return None
+    return _by_rows(graph, node, _F23, Winograd1dStream(g.w))
+
+
+def _stride2(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    if g.w[1] > 3 or g.attrs.stride[0] > g.w[1] or g.attrs.stride[1] != 2 or not _fits(graph, node, g, 1):
+        return None
+    return _by_rows(graph, node, _STRIDE2, Stride2Stream(g.w))
+
+
+KERNELS = (
+    KernelDef("winograd2d_dsp", "conv2d", frozenset({"dsp"}), _two_dimensional),
+    KernelDef("winograd1d_dsp", "conv2d", frozenset({"dsp"}), _one_dimensional),
+    KernelDef("winograd_stride2_dsp", "conv2d", frozenset({"dsp"}), _stride2),
+)
