@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -17,7 +18,11 @@ def run(argv: list[str]) -> int:
     from projgen.errors import ProjgenError
 
     try:
-        app(argv)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.showwarning = _show_warning
+            app(argv)
     except SystemExit as finished:
         return finished.code if isinstance(finished.code, int) else 0
     except ProjgenError as error:
@@ -30,3 +35,8 @@ def run(argv: list[str]) -> int:
         )
         return 1
     return 0
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning as one line, without the place in our code that gave it."""
+    print(f"projgen: warning: {message}", file=sys.stderr)
