@@ -20,10 +20,10 @@ from projgen.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What a search over schedules may change: kernels by node name, and the chains to stream by first node."""
+    """What a search over schedules may change: kernels by node name, and the chains to stream (their nodes' names)."""
 
     kernels: Mapping[str, KernelChoice] = field(default_factory=dict)
-    streamed: frozenset[str] = frozenset()
+    streamed: frozenset[tuple[str, ...]] = frozenset()
 
 
 def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Overrides | None = None) -> Lowered:
@@ -46,11 +46,7 @@ def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Over
         for n in executed
     }
     direct = _direct(graph, views, one_row)
-    found = stream.chains(graph, list(calls.values()))
-    starts = {c[0].node.name: c for c in found if c[0].node.name in overrides.streamed}
-    missing = overrides.streamed - set(starts)
-    if missing:
-        raise ValueError(f"no chain to stream starts at {', '.join(sorted(missing))}")
+    starts = _streamed(graph, calls, overrides)
     inside = {c.node.name for chain in starts.values() for c in chain[1:]}
     drafts: list[Segment] = []
     for node in executed:
@@ -100,6 +96,17 @@ def _check_time(graph: Graph) -> None:
             "a mean over time, an output at every step, or a fixed number of steps",
             "the model",
         )
+
+
+def _streamed(graph: Graph, calls: Mapping[str, Call], overrides: Overrides) -> dict[str, tuple[Call, ...]]:
+    """The chains to stream, by their first node; each is a part of a chain that can."""
+    able = [tuple(c.node.name for c in chain) for chain in stream.chains(graph, list(calls.values()))]
+    for wanted in overrides.streamed:
+        size = len(wanted)
+        parts = (names[i : i + size] for names in able for i in range(len(names) - size + 1))
+        if size < 2 or wanted not in parts:
+            raise ValueError(f"nodes {', '.join(wanted)} are no chain that can be streamed")
+    return {names[0]: tuple(calls[n] for n in names) for names in overrides.streamed}
 
 
 def _takes_last_step(graph: Graph, node: Node) -> bool:

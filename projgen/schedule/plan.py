@@ -105,12 +105,12 @@ def pad_name(segment: Segment, stage: int) -> str:
     return f"@{segment.name}.pad{stage}"
 
 
-def lower_bound(demanded: Demand) -> int:
+def lower_bound(demanded: Demand, *, with_inputs: bool = False) -> int:
     """Bytes that no plan of these buffers can go below: the most that is live during one segment.
 
-    Inputs don't count: they may lie outside the arena. An overlay that could happen counts as if it did.
+    Inputs don't count unless they are to lie in the arena. An overlay that could happen counts as if it did.
     """
-    live = [b for b in demanded.buffers if b.role != "input"]
+    live = [b for b in demanded.buffers if with_inputs or b.role != "input"]
     bound = 0
     for now in {b.first for b in live}:
         at = {b.name: b for b in live if b.first <= now <= b.last}
@@ -131,6 +131,7 @@ def plan(lowered: Lowered) -> ArenaPlan:
     demanded = demand(lowered)
     offsets, counter, state_bytes = state_layout(lowered)
     bound = lower_bound(demanded)
+    reached = (bound, max(bound, lower_bound(demanded, with_inputs=True)))
     best: ArenaPlan | None = None
     for overlays in _overlay_choices(demanded):
         for placed in _attempts(Demand(demanded.buffers, overlays)):
@@ -145,6 +146,8 @@ def plan(lowered: Lowered) -> ArenaPlan:
                 best = ArenaPlan(
                     ordered, inputs, overlays, arena, max(with_input, arena), bound, offsets, counter, state_bytes
                 )
+            if (best.arena_bytes, best.with_input_bytes) == reached:
+                return best
     if best is None:
         raise ValueError("no placement was tried")
     return best

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 from projgen.ir.graph import Graph
+from projgen.kernels.record import KernelChoice
 from projgen.options import CompileOptions
 from projgen.schedule import stream
 from projgen.schedule.choose import candidates
@@ -13,6 +16,8 @@ from projgen.schedule.plan import plan
 from projgen.schedule.records import Call, Schedule
 from projgen.schedule.verify import verify
 from projgen.targets import Target
+
+_LONGEST: Final = 6  # nodes of the parts of a chain that are tried
 
 
 def schedule(graph: Graph, target: Target, options: CompileOptions, overrides: Overrides | None = None) -> Schedule:
@@ -38,39 +43,67 @@ def _planned(graph: Graph, target: Target, options: CompileOptions, overrides: O
 
 
 def _size(s: Schedule) -> tuple[int, int]:
-    return s.plan.arena_bytes, s.plan.with_input_bytes
+    """RAM with the input in it, which every caller needs somewhere, then without."""
+    return s.plan.with_input_bytes, s.plan.arena_bytes
 
 
 def _smallest(graph: Graph, target: Target, options: CompileOptions) -> Schedule:
-    """Greedy: stream each chain, then give nodes kernels with less scratch, keeping what shrinks the arena."""
-    overrides = Overrides()
-    best = _planned(graph, target, options, overrides)
-    calls = [c for s in best.segments for c in s.calls]
-    for chain in stream.chains(graph, _row_calls(graph, target, options, calls)):
-        kernels = {c.node.name: c.choice for c in chain}
-        trial = Overrides({**overrides.kernels, **kernels}, overrides.streamed | {chain[0].node.name})
-        made = _planned(graph, target, options, trial)
-        if _size(made) < _size(best):
-            best, overrides = made, trial
-    for call in calls:
-        chosen = next(c.choice for s in best.segments for c in s.calls if c.node is call.node)
-        for choice in candidates(graph, call.node, target, options.kernels):
-            if choice.scratch_bytes >= chosen.scratch_bytes or call.node.name in overrides.kernels:
+    """Greedy: stream the chains around the fullest moment, then take kernels with less scratch, while RAM shrinks."""
+    best = _planned(graph, target, options, Overrides())
+    chosen = {c.node.name: c.choice for s in best.segments for c in s.calls}
+    nodes = [n for n in graph.nodes if n.name in chosen]
+    able = {n.name: candidates(graph, n, target, options.kernels) for n in nodes}
+    rows = {n.name: _row_choice(chosen[n.name], able[n.name]) for n in nodes}
+    chains = [
+        tuple(c.node.name for c in chain) for chain in stream.chains(graph, [Call(n, rows[n.name]) for n in nodes])
+    ]
+    overrides = Overrides(chosen)
+    while True:
+        full = _fullest(best)
+        trials = [
+            Overrides(
+                {**overrides.kernels, **{n: rows[n] for n in part}},
+                frozenset({part, *(c for c in overrides.streamed if not set(c) & set(part))}),
+            )
+            for part in _parts(chains)
+            if full & set(part) and part not in overrides.streamed
+        ]
+        made = [(_planned(graph, target, options, t), t) for t in trials]
+        smallest = min(made, key=lambda pair: _size(pair[0]), default=None)
+        if smallest is None or _size(smallest[0]) >= _size(best):
+            break
+        best, overrides = smallest
+    streamed = {n for chain in overrides.streamed for n in chain}
+    for node in nodes:
+        for choice in able[node.name]:
+            held = overrides.kernels[node.name]
+            if node.name in streamed or choice.scratch_bytes >= held.scratch_bytes:
                 continue
-            trial = replace(overrides, kernels={**overrides.kernels, call.node.name: choice})
-            made = _planned(graph, target, options, trial)
-            if _size(made) < _size(best):
-                best, overrides, chosen = made, trial, choice
+            trial = replace(overrides, kernels={**overrides.kernels, node.name: choice})
+            found = _planned(graph, target, options, trial)
+            if _size(found) < _size(best):
+                best, overrides = found, trial
     return best
 
 
-def _row_calls(graph: Graph, target: Target, options: CompileOptions, calls: list[Call]) -> list[Call]:
-    """The calls, with a kernel that can work row by row where the chosen one can't and another can."""
-    rows: list[Call] = []
-    for call in calls:
-        able = [c for c in candidates(graph, call.node, target, options.kernels) if c.row_function]
-        if call.choice.row_function or not able:
-            rows.append(call)
-        else:
-            rows.append(Call(call.node, min(able, key=lambda c: c.instructions)))
-    return rows
+def _parts(chains: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """Every chain, and its parts of two to ``_LONGEST`` nodes."""
+    for chain in chains:
+        for size in range(2, min(_LONGEST, len(chain) - 1) + 1):
+            for start in range(len(chain) - size + 1):
+                yield chain[start : start + size]
+        yield chain
+
+
+def _fullest(s: Schedule) -> set[str]:
+    """Nodes of the segments during which most bytes are live."""
+    buffers = (*s.plan.buffers, *s.plan.inputs)
+    live = [sum(b.bytes for b in buffers if b.first <= x.index <= b.last) for x in s.segments]
+    peak = max(live)
+    return {c.node.name for x, n in zip(s.segments, live, strict=True) if n == peak for c in x.calls}
+
+
+def _row_choice(chosen: KernelChoice, able: Sequence[KernelChoice]) -> KernelChoice:
+    """The chosen kernel, or the quickest that can work row by row where it can't."""
+    rows = [c for c in able if c.row_function]
+    return chosen if chosen.row_function or not rows else min(rows, key=lambda c: c.instructions)

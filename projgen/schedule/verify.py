@@ -11,7 +11,6 @@ import numpy as np
 
 from projgen.ir.types import DType
 from projgen.schedule import stream
-from projgen.schedule.plan import conflicts
 from projgen.schedule.records import ALIGN, ArenaPlan, Buffer, Kind, Phase, Schedule, Segment
 
 
@@ -69,9 +68,15 @@ def check_memory(plan: ArenaPlan) -> None:
     everything = (*plan.buffers, *plan.inputs)
     for i, a in enumerate(everything):
         for b in everything[i + 1 :]:
-            if _overlap(a, b) and conflicts(a, b, plan.overlays):
+            together = range(max(a.first, b.first), min(a.last, b.last) + 1)
+            if not _overlap(a, b) or not together:
+                continue
+            handed_over = any(
+                (new.name, old.name) in plan.overlays and new.first == old.last for new, old in ((a, b), (b, a))
+            )
+            if not handed_over or len(together) > 1:
                 raise ScheduleError(f"buffers {a.name!r} and {b.name!r} live at the same time and share bytes")
-            if _overlap(a, b) and a.first <= b.last and b.first <= a.last and a.offset != b.offset:
+            if a.offset != b.offset:
                 raise ScheduleError(f"buffers {a.name!r} and {b.name!r} overlay each other at different offsets")
     if plan.arena_bytes < plan.lower_bound:
         raise ScheduleError(f"arena of {plan.arena_bytes} bytes below the bound {plan.lower_bound}")

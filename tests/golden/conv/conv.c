@@ -15,52 +15,57 @@
 #include "conv_kernels.h"
 #include "conv_weights.h"
 
-/* 9300 MAC, 1236 bytes of constants, 676 bytes of arena.
+/* 9300 MAC, 1236 bytes of constants, 660 bytes of arena.
  *
  *     bytes of the arena   hold                             during
- *        0 .. 9            @stem_depth_point.pad0           layers 0-0
- *       16 .. 415          point                            layers 0-1
- *      416 .. 535          @stem_depth_point.ring1          layers 0-0
- *      544 .. 583          @stem_depth_point.pad1           layers 0-0
- *      592 .. 631          @stem_depth_point.ring2          layers 0-0
- *      640 .. 675          @stem_depth_point.scratch        layers 0-0
- *      416 .. 515          pool                             layers 1-2
- *        0 .. 4            fc                               layers 2-3
+ *        0 .. 399          stem                             layers 0-1
+ *      400 .. 408          @stem.scratch                    layers 0-0
+ *        0 .. 399          point                            layers 1-2
+ *      400 .. 519          @depth_point.ring0               layers 1-1
+ *      528 .. 567          @depth_point.pad0                layers 1-1
+ *      576 .. 615          @depth_point.ring1               layers 1-1
+ *      624 .. 659          @depth_point.scratch             layers 1-1
+ *      400 .. 499          pool                             layers 2-3
+ *        0 .. 4            fc                               layers 3-4
  */
 
-/* Layer 0, stage 0 "stem": conv2d.
+/* Layer 0 "stem": conv2d.
  * x int8[10][10][1], scale 0.028660081, zero point 10
  * out int8[10][10][4], scale 0.008685195, zero point -128
- * 3600 MAC, kernel conv2d_portable
- * Layer 0, stage 1 "depth": conv2d.
- * x int8[10][10][4], scale 0.008685195, zero point -128
- * out int8[10][10][4], scale 0.0069806892, zero point -32
- * 3600 MAC, kernel depthwise_portable
- * Layer 0, stage 2 "point": conv2d.
- * x int8[10][10][4], scale 0.0069806892, zero point -32
- * out int8[10][10][4], scale 0.0026792756, zero point -128
- * 1600 MAC, kernel pointwise_portable */
-static const pg_conv2d_params conv_0_stem_depth_point_0_params = {
-    .weights = conv_0_stem_depth_point_0_weights,
-    .bias = conv_0_stem_depth_point_0_bias,
-    .multipliers = conv_0_stem_depth_point_0_multipliers,
+ * 3600 MAC, kernel conv2d_portable */
+static const pg_conv2d_params conv_0_stem_params = {
+    .weights = conv_0_stem_weights,
+    .bias = conv_0_stem_bias,
+    .multipliers = conv_0_stem_multipliers,
     .window = {10, 10, 1, 10, 10, 4, 3, 3, 1, 1, 1, 1, 1, 1, 10},
     .groups = 1,
     .out = {0, -128, -128, 127},
 };
 
-static const pg_depthwise_params conv_0_stem_depth_point_1_params = {
-    .weights = conv_0_stem_depth_point_1_weights,
-    .bias = conv_0_stem_depth_point_1_bias,
-    .multipliers = conv_0_stem_depth_point_1_multipliers,
+static PG_NOINLINE void conv_0_stem(const int8_t *x, int8_t *y, void *scratch) {
+    pg_conv2d_s8_s8(&conv_0_stem_params, x, y, scratch);
+}
+
+/* Layer 1, stage 0 "depth": conv2d.
+ * x int8[10][10][4], scale 0.008685195, zero point -128
+ * out int8[10][10][4], scale 0.0069806892, zero point -32
+ * 3600 MAC, kernel depthwise_portable
+ * Layer 1, stage 1 "point": conv2d.
+ * x int8[10][10][4], scale 0.0069806892, zero point -32
+ * out int8[10][10][4], scale 0.0026792756, zero point -128
+ * 1600 MAC, kernel pointwise_portable */
+static const pg_depthwise_params conv_1_depth_point_0_params = {
+    .weights = conv_1_depth_point_0_weights,
+    .bias = conv_1_depth_point_0_bias,
+    .multipliers = conv_1_depth_point_0_multipliers,
     .window = {10, 10, 4, 10, 10, 4, 3, 3, 1, 1, 1, 1, 1, 1, -128},
     .out = {0, -32, -128, 127},
 };
 
-static const pg_pointwise_params conv_0_stem_depth_point_2_params = {
-    .weights = conv_0_stem_depth_point_2_weights,
-    .bias = conv_0_stem_depth_point_2_bias,
-    .multipliers = conv_0_stem_depth_point_2_multipliers,
+static const pg_pointwise_params conv_1_depth_point_1_params = {
+    .weights = conv_1_depth_point_1_weights,
+    .bias = conv_1_depth_point_1_bias,
+    .multipliers = conv_1_depth_point_1_multipliers,
     .out_h = 10,
     .out_w = 10,
     .in_c = 4,
@@ -72,90 +77,83 @@ static const pg_pointwise_params conv_0_stem_depth_point_2_params = {
 
 /* Rows stream through; no map between the stages exists as a whole. A ring keeps the rows of one window: row r lies in
  * slot r % depth. Rows outside a map are the pad row.
+ * The output is written over the input: no row is written before what lay there has been copied into ring 0.
  *
- *   stage 0: reads the map where it lies, pad row of 10; 3 rows a window, 1 behind
- *   stage 1: ring of 3 rows of 40, pad row of -128   [ r | r+1 | r+2 ]   3 rows a window, 1 behind
- *   stage 2: ring of 1 rows of 40   [ r ]   1 rows a window, 0 behind
+ *   stage 0: ring of 3 rows of 40, pad row of -128   [ r | r+1 | r+2 ]   3 rows a window, 1 behind
+ *   stage 1: ring of 1 rows of 40   [ r ]   1 rows a window, 0 behind
  */
-static PG_NOINLINE void conv_0_stem_depth_point(
+static PG_NOINLINE void conv_1_depth_point(
         const int8_t *x,
         int8_t *y,
+        int8_t *ring0,
         int8_t *pad0,
         int8_t *ring1,
-        int8_t *pad1,
-        int8_t *ring2,
         void *scratch) {
     const int8_t *rows0[3];
-    const int8_t *rows1[3];
-    const int8_t *rows2[1];
+    const int8_t *rows1[1];
+    int32_t made0 = 0; /* rows that have entered ring 0 */
     int32_t made1 = 0; /* rows that have entered ring 1 */
-    int32_t made2 = 0; /* rows that have entered ring 2 */
-    pg_fill(pad0, 10, 10, false);
-    pg_fill(pad1, -128, 40, false);
+    pg_fill(pad0, -128, 40, false);
     for (int32_t row = 0; row < 10; ++row) {
-        while (made2 < 10 && made2 < row + 1) {
-            while (made1 < 10 && made1 < made2 + 2) {
-                for (int32_t k = 0; k < 3; ++k) {
-                    const int32_t r = made1 - 1 + k;
-                    rows0[k] = r >= 0 && r < 10 ? x + r * 10 : pad0;
-                }
-                pg_conv2d_row_s8_s8(&conv_0_stem_depth_point_0_params, rows0, ring1 + (made1 % 3) * 40, scratch);
-                ++made1;
+        while (made1 < 10 && made1 < row + 1) {
+            while (made0 < 10 && made0 < made1 + 2) {
+                memcpy(ring0 + (made0 % 3) * 40, x + made0 * 40, 40 * sizeof *x);
+                ++made0;
             }
             for (int32_t k = 0; k < 3; ++k) {
-                const int32_t r = made2 - 1 + k;
-                rows1[k] = r >= 0 && r < 10 ? ring1 + (r % 3) * 40 : pad1;
+                const int32_t r = made1 - 1 + k;
+                rows0[k] = r >= 0 && r < 10 ? ring0 + (r % 3) * 40 : pad0;
             }
-            pg_depthwise_row_s8_s8(&conv_0_stem_depth_point_1_params, rows1, ring2, scratch);
-            ++made2;
+            pg_depthwise_row_s8_s8(&conv_1_depth_point_0_params, rows0, ring1, scratch);
+            ++made1;
         }
-        rows2[0] = ring2;
-        pg_pointwise_row_s8_s8(&conv_0_stem_depth_point_2_params, rows2, y + row * 40);
+        rows1[0] = ring1;
+        pg_pointwise_row_s8_s8(&conv_1_depth_point_1_params, rows1, y + row * 40);
     }
 }
 
-/* Layer 1 "pool": max_pool2d.
+/* Layer 2 "pool": max_pool2d.
  * x int8[10][10][4], scale 0.0026792756, zero point -128
  * out int8[5][5][4], scale 0.0026792756, zero point -128
  * kernel max_pool2d_portable */
-static const pg_max_pool2d_params conv_1_pool_params = {
+static const pg_max_pool2d_params conv_2_pool_params = {
     .window = {10, 10, 5, 5, 4, 2, 2, 2, 2, 0, 0},
 };
 
-static PG_NOINLINE void conv_1_pool(const int8_t *x, int8_t *y) {
-    pg_max_pool2d_s8(&conv_1_pool_params, x, y);
+static PG_NOINLINE void conv_2_pool(const int8_t *x, int8_t *y) {
+    pg_max_pool2d_s8(&conv_2_pool_params, x, y);
 }
 
-/* Layer 2 "fc": linear.
+/* Layer 3 "fc": linear.
  * x int8[100], scale 0.0026792756, zero point -128
  * out int8[5], scale 0.0021813957, zero point -5
  * 500 MAC, kernel linear_portable */
-static const pg_linear_params conv_2_fc_params = {
-    .weights = conv_2_fc_weights,
-    .bias = conv_2_fc_bias,
-    .multipliers = conv_2_fc_multipliers,
+static const pg_linear_params conv_3_fc_params = {
+    .weights = conv_3_fc_weights,
+    .bias = conv_3_fc_bias,
+    .multipliers = conv_3_fc_multipliers,
     .rows = 1,
     .inputs = 100,
     .outputs = 5,
     .out = {0, -5, -128, 127},
 };
 
-static PG_NOINLINE void conv_2_fc(const int8_t *x, int8_t *y) {
-    pg_linear_s8_s8(&conv_2_fc_params, x, y);
+static PG_NOINLINE void conv_3_fc(const int8_t *x, int8_t *y) {
+    pg_linear_s8_s8(&conv_3_fc_params, x, y);
 }
 
-/* Layer 3 "softmax": softmax.
+/* Layer 4 "softmax": softmax.
  * x int8[5], scale 0.0021813957, zero point -5
  * out int8[5], scale 0.00390625, zero point -128
  * kernel softmax_portable */
-static const pg_softmax_params conv_3_softmax_params = {
-    .table = conv_3_softmax_table,
+static const pg_softmax_params conv_4_softmax_params = {
+    .table = conv_4_softmax_table,
     .rows = 1,
     .count = 5,
 };
 
-static PG_NOINLINE void conv_3_softmax(const int8_t *x, int8_t *y) {
-    pg_softmax(&conv_3_softmax_params, x, y);
+static PG_NOINLINE void conv_4_softmax(const int8_t *x, int8_t *y) {
+    pg_softmax(&conv_4_softmax_params, x, y);
 }
 
 static int conv_misaligned(const void *memory) {
@@ -170,20 +168,21 @@ int conv_run(const int8_t input[CONV_INPUT_SIZE], int8_t output[CONV_OUTPUT_SIZE
         return CONV_ERR_ALIGN;
     }
     uint8_t *const base = (uint8_t *)arena;
-    int8_t *const b0_point = (int8_t *)(void *)(base + 16); /* point: 400 bytes */
-    int8_t *const b1_pool = (int8_t *)(void *)(base + 416); /* pool: 100 bytes */
-    int8_t *const b2_fc = (int8_t *)(void *)(base + 0); /* fc: 5 bytes */
-    conv_0_stem_depth_point(
-        input,
-        b0_point,
-        (int8_t *)(void *)(base + 0),
-        (int8_t *)(void *)(base + 416),
-        (int8_t *)(void *)(base + 544),
-        (int8_t *)(void *)(base + 592),
-        base + 640);
-    conv_1_pool(b0_point, b1_pool);
-    conv_2_fc(b1_pool, b2_fc);
-    conv_3_softmax(b2_fc, output);
+    int8_t *const b0_stem = (int8_t *)(void *)(base + 0); /* stem: 400 bytes */
+    int8_t *const b1_point = (int8_t *)(void *)(base + 0); /* point: 400 bytes */
+    int8_t *const b2_pool = (int8_t *)(void *)(base + 400); /* pool: 100 bytes */
+    int8_t *const b3_fc = (int8_t *)(void *)(base + 0); /* fc: 5 bytes */
+    conv_0_stem(input, b0_stem, base + 400);
+    conv_1_depth_point(
+        b0_stem,
+        b1_point,
+        (int8_t *)(void *)(base + 400),
+        (int8_t *)(void *)(base + 528),
+        (int8_t *)(void *)(base + 576),
+        base + 624);
+    conv_2_pool(b1_point, b2_pool);
+    conv_3_fc(b2_pool, b3_fc);
+    conv_4_softmax(b3_fc, output);
     return CONV_OK;
 }
 

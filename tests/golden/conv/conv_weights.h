@@ -15,54 +15,54 @@
 #include "conv_kernels.h"
 
 /* stem: weights [out_c][kh][kw][in_c / groups]; 36 values in -127 .. 127. */
-static const int8_t conv_0_stem_depth_point_0_weights[36] PG_ALIGNED(4) = {
+static const int8_t conv_0_stem_weights[36] PG_ALIGNED(4) = {
     70, -60, -26, 63, -127, 81, -28, 69, 19, -40, 90, 16, 119, -127, -24, -29, 47, -1, 127, 45,
     -54, -88, -24, -63, -47, 7, 87, 71, -127, 81, 36, 123, 86, -118, -124, -63,
 };
 
 /* stem: bias [out_c], input zero point folded in; 4 values in -2404 .. 3523. */
-static const int32_t conv_0_stem_depth_point_0_bias[4] PG_ALIGNED(4) = {
+static const int32_t conv_0_stem_bias[4] PG_ALIGNED(4) = {
     3523, -2404, 2269, -1757,
 };
 
 /* stem: multipliers [out_c]; 4 values in 14496536 .. 36364040. */
-static const int32_t conv_0_stem_depth_point_0_multipliers[4] PG_ALIGNED(4) = {
+static const int32_t conv_0_stem_multipliers[4] PG_ALIGNED(4) = {
     35020632, 14496536, 32518240, 36364040,
 };
 
 /* depth: weights [kh][kw][out_c]; 36 values in -127 .. 127. */
-static const int8_t conv_0_stem_depth_point_1_weights[36] PG_ALIGNED(4) = {
+static const int8_t conv_1_depth_point_0_weights[36] PG_ALIGNED(4) = {
     127, -14, 87, 24, -55, -123, 44, -127, 97, -61, -93, -119, 2, 69, 93, 91, -68, -31, 87, -39,
     67, 127, 127, 82, -69, 102, -80, 10, 38, -6, -24, 55, -37, -85, -3, 37,
 };
 
 /* depth: bias [out_c], input zero point folded in; 4 values in 4461 .. 18475. */
-static const int32_t conv_0_stem_depth_point_1_bias[4] PG_ALIGNED(4) = {
+static const int32_t conv_1_depth_point_0_bias[4] PG_ALIGNED(4) = {
     18475, 4461, 15195, 11490,
 };
 
 /* depth: multipliers [out_c]; 4 values in 10644156 .. 13970024. */
-static const int32_t conv_0_stem_depth_point_1_multipliers[4] PG_ALIGNED(4) = {
+static const int32_t conv_1_depth_point_0_multipliers[4] PG_ALIGNED(4) = {
     13762004, 13970024, 12439080, 10644156,
 };
 
 /* point: weights [out_c][in_c]; 16 values in -127 .. 104. */
-static const int8_t conv_0_stem_depth_point_2_weights[16] PG_ALIGNED(4) = {
+static const int8_t conv_1_depth_point_1_weights[16] PG_ALIGNED(4) = {
     -118, -127, 10, -29, 84, -83, -127, 104, -25, 95, 54, -127, 38, 46, -127, -90,
 };
 
 /* point: bias [out_c], input zero point folded in; 4 values in -12481 .. 2962. */
-static const int32_t conv_0_stem_depth_point_2_bias[4] PG_ALIGNED(4) = {
+static const int32_t conv_1_depth_point_1_bias[4] PG_ALIGNED(4) = {
     -226, 2962, -10416, -12481,
 };
 
 /* point: multipliers [out_c]; 4 values in 29498212 .. 39165168. */
-static const int32_t conv_0_stem_depth_point_2_multipliers[4] PG_ALIGNED(4) = {
+static const int32_t conv_1_depth_point_1_multipliers[4] PG_ALIGNED(4) = {
     33240800, 39165168, 33036660, 29498212,
 };
 
 /* fc: weights [outputs][inputs]; 500 values in -127 .. 127. */
-static const int8_t conv_2_fc_weights[500] PG_ALIGNED(4) = {
+static const int8_t conv_3_fc_weights[500] PG_ALIGNED(4) = {
     117, -70, -43, 124, -24, -120, 124, 87, 72, -27, -15, 4, 55, 73, -4, -88, -82, 118, -120, 99,
     -108, -79, -82, -32, 122, 28, -74, -10, 7, 110, -54, -110, 87, 84, 90, -25, 26, 79, -42, -82,
     41, 90, -95, 117, 95, 80, 49, -110, 121, 33, 41, -99, -84, -87, 82, -4, 16, -107, -66, -69,
@@ -91,17 +91,17 @@ static const int8_t conv_2_fc_weights[500] PG_ALIGNED(4) = {
 };
 
 /* fc: bias [outputs], input zero point folded in; 5 values in -199345 .. 117401. */
-static const int32_t conv_2_fc_bias[5] PG_ALIGNED(4) = {
+static const int32_t conv_3_fc_bias[5] PG_ALIGNED(4) = {
     117401, 49040, 31291, 82055, -199345,
 };
 
 /* fc: multipliers [outputs]; 5 values in 4089816 .. 4145868. */
-static const int32_t conv_2_fc_multipliers[5] PG_ALIGNED(4) = {
+static const int32_t conv_3_fc_multipliers[5] PG_ALIGNED(4) = {
     4145868, 4089816, 4126276, 4117432, 4107452,
 };
 
 /* softmax: table round(65535 exp(-d s)), d = 0..255; 256 values in 37575 .. 65535. */
-static const uint16_t conv_3_softmax_table[256] PG_ALIGNED(4) = {
+static const uint16_t conv_4_softmax_table[256] PG_ALIGNED(4) = {
     65535, 65392, 65250, 65108, 64966, 64824, 64683, 64542, 64401,
     64261, 64121, 63981, 63842, 63703, 63564, 63425, 63287, 63149,
     63012, 62874, 62737, 62601, 62464, 62328, 62192, 62057, 61922,
