@@ -17,7 +17,7 @@ lint: setup
 	$(PYTHON) scripts/lint.py
 
 bench: setup
-	$(PYTHON) -m pytest benchmarks --benchmark-only -q
+	$(PYTHON) -m pytest benchmarks -q
 
 clean:
 	rm -rf build .venv
