@@ -35,8 +35,8 @@ def onnx_model(
         RuntimeError, ValueError: what torch.export raises when no choice of open axes works.
     """
     prepared = with_onnx_layers(model)
+    program, chosen = _traced(prepared, inputs, dims)
     with _quiet():
-        program, chosen = _traced(prepared, inputs, dims)
         written = torch.onnx.export(
             program, (), dynamo=True, optimize=False, verbose=False, input_names=list(names), opset_version=OPSET
         )
@@ -72,7 +72,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...], dims: Sequence[Mapping[i
     """torch.export with the named axes open; axes of one name have one length."""
     named = {name: torch.export.Dim(name) for item in dims for name in item.values()}
     shapes = tuple({axis: named[name] for axis, name in item.items()} for item in dims)
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         return torch.export.export(model, inputs, dynamic_shapes=shapes)
 
 
@@ -136,7 +136,7 @@ def _importance(node: ir.Node) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes about packages that are not installed."""
+    """Without torch's notes on itself: packages that are not installed, weights that were seen moving."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

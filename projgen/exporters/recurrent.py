@@ -43,7 +43,8 @@ def _cell_tensors(layer: nn.Module, kind: str, index: int) -> dict[str, Tensor]:
         for name, weight, projector in _FACTORS:
             factor, q = layer.cell_tensor(weight, index), layer.cell_tensor(projector, index)
             assert factor is not None
-            tensors[name] = _reordered(factor, kind)
+            if name == "W" or not layer.joint[index]:
+                tensors[name] = _reordered(factor, kind)
             if q is not None:
                 tensors[projector] = q.detach()
         biases = layer._biases(index) if layer.bias else []
@@ -151,7 +152,8 @@ class Signature:
 
     Attributes:
         operator: the function's name. parameters: X, then per direction W, input_projector, R,
-            output_projector, B as far as they are there, then the initial states.
+            output_projector, B as far as they are there, then the initial states. Where R is left out, W is
+            the first factor of both products.
     """
 
     operator: str
@@ -163,7 +165,8 @@ class Signature:
         parts = []
         for suffix in _DIRECTIONS[: 1 + ("W_reverse" in self.parameters)]:
             factors = [short for short, name in _SHORT if name + suffix in self.parameters]
-            parts.append("".join(factors) or "dense")
+            separate = "".join(factors) or "dense"
+            parts.append(separate if f"R{suffix}" in self.parameters else "joint")
         if "B" not in self.parameters:
             parts.append("unbiased")
         if "initial_h" in self.parameters:
@@ -183,11 +186,9 @@ class Signature:
         nodes = [helper.make_node("Constant", [], ["first"], value_ints=[0])]
         stacks = {}
         for name, projector in (("W", "input_projector"), ("R", "output_projector"), ("B", "")):
-            if name not in self.parameters:
+            if name == "B" and name not in self.parameters:
                 continue
-            layers = [
-                self._stacked(nodes, name + suffix, projector + suffix if projector else "") for suffix in suffixes
-            ]
+            layers = [self._stacked(nodes, name, projector, suffix) for suffix in suffixes]
             stacks[name] = layers[0] if len(layers) == 1 else f"{name}_both"
             if len(layers) > 1:
                 nodes.append(helper.make_node("Concat", layers, [stacks[name]], axis=0))
@@ -208,15 +209,15 @@ class Signature:
         function.overload = self.overload
         return function
 
-    def _stacked(self, nodes: list[onnx.NodeProto], name: str, projector: str) -> str:
+    def _stacked(self, nodes: list[onnx.NodeProto], name: str, projector: str, suffix: str) -> str:
         """Name of the dense matrix (or bias) with a leading axis of 1, after adding the nodes that make it."""
-        dense = name
-        if projector in self.parameters:
-            dense = f"{name}_dense"
-            nodes.append(helper.make_node("Transpose", [projector], [f"{projector}_t"], perm=[1, 0]))
-            nodes.append(helper.make_node("MatMul", [name, f"{projector}_t"], [dense]))
-        nodes.append(helper.make_node("Unsqueeze", [dense, "first"], [f"{name}_stacked"]))
-        return f"{name}_stacked"
+        dense = name + suffix if name + suffix in self.parameters else f"W{suffix}"
+        if projector + suffix in self.parameters:
+            transposed, factor, dense = f"{projector}{suffix}_t", dense, f"{name}{suffix}_dense"
+            nodes.append(helper.make_node("Transpose", [projector + suffix], [transposed], perm=[1, 0]))
+            nodes.append(helper.make_node("MatMul", [factor, transposed], [dense]))
+        nodes.append(helper.make_node("Unsqueeze", [dense, "first"], [f"{name}{suffix}_stacked"]))
+        return f"{name}{suffix}_stacked"
 
 
 _SHORT = (("i", "input_projector"), ("o", "output_projector"))

@@ -106,6 +106,26 @@ def test_directions_and_layers_of_different_ranks_keep_their_factors(tmp_path: P
     assert [(layer.input_rank, layer.output_rank) for layer in layers] == [((3,), (None,)), ((2,), (4,))]
 
 
+@pytest.mark.parametrize("joint", [True, (True, False)])
+def test_a_first_factor_that_both_products_share_stays_shared(joint: Any, tmp_path: Path) -> None:
+    """The joint form, its rank above the input's width."""
+    both = isinstance(joint, tuple)
+    ranks = ([8, 3], [8, 4]) if both else (8, 8)
+    model = recurrent(ProjectedLSTM, ranks, batch_first=True, bidirectional=both, joint=joint)
+    path = projgen.save(model, tmp_path / "m.onnx", torch.randn(2, 7, 6))
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    x = torch.randn(3, 9, 6)
+    assert relative_error(run_onnx(path, [x]), run_torch(model, [x])) <= EXACT
+    loaded = projgen.load_onnx(path)
+    assert loaded.rnn.weight_hh is loaded.rnn.weight_ih and loaded.rnn.joint == model.rnn.joint
+    mine, theirs = dict(model.named_parameters()), dict(loaded.named_parameters())
+    assert set(mine) == set(theirs) and all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
+    export(model, (x,), path, "torchscript")
+    plain = projgen.load_onnx(path)
+    (layer,) = (m for m in plain.modules() if isinstance(m, ProjectedLSTM))
+    assert layer.weight_hh is layer.weight_ih and torch.equal(layer.weight_ih, model.rnn.weight_ih)
+
+
 @pytest.mark.parametrize("exporter", ["plain", "torchscript"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("kind", [ProjectedLSTM, ProjectedGRU])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from projgen.importers.onnx.build import Build, Call, Handler
 from projgen.importers.onnx.fold import fill_value, shape_slice
-from projgen.importers.onnx.sizes import Size, Symbolic, new_symbol, product, same
+from projgen.importers.onnx.sizes import Size, Symbolic, new_symbol, same
 from projgen.importers.onnx.values import FLOATS, Activation, Const, Filled, Value, from_objects, integers
 
 
@@ -111,9 +112,10 @@ def _reshape(build: Build, call: Call) -> Sequence[Value]:
     elif 0 in target:
         raise call.refusal("to a shape with an axis of length 0")
     view = x.view.reshape(target)
-    if view is None and _keeps_batch(x, target):
-        node = build.call(torch.reshape, build.real(x), (-1, *target[1:]))
-        return [build.activation(node, (x.shape[0], *target[1:]), x.dtype)]
+    rest = _rearranged(x, target) if view is None else None
+    if rest is not None:
+        node = build.call(torch.reshape, build.real(x), (-1, *rest))
+        return [build.activation(node, (x.shape[0], *rest), x.dtype)]
     if view is None:
         raise call.refusal(
             f"to {_text(target)} from {_text(x.shape)}: the axes don't line up for every batch "
@@ -122,12 +124,17 @@ def _reshape(build: Build, call: Call) -> Sequence[Value]:
     return [Activation(view, x.dtype, call.name)]
 
 
-def _keeps_batch(x: Activation, target: Sequence[Size]) -> bool:
-    """Whether a reshape only rearranges what follows axis 0, to sizes that are all known."""
-    rest, wanted = x.shape[1:], target[1:]
-    if any(isinstance(size, Symbolic) or size < 1 for size in (*rest, *wanted)):
-        return False
-    return (target[0] == -1 or same(x.shape[0], target[0])) and product(rest) == product(wanted)
+def _rearranged(x: Activation, target: Sequence[Size]) -> list[int] | None:
+    """The sizes after axis 0, where a reshape keeps that axis and all other lengths are known; else None."""
+    if not target or any(isinstance(size, Symbolic) for size in (*x.shape[1:], *target[1:])):
+        return None
+    elements = math.prod(int(size) for size in x.shape[1:] if not isinstance(size, Symbolic))
+    sizes = [int(size) for size in target[1:] if not isinstance(size, Symbolic)]
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes and known:
+        sizes[sizes.index(-1)] = elements // known
+    keeps_batch = same(x.shape[0], target[0]) or target[0] == -1
+    return sizes if keeps_batch and min(sizes, default=1) > 0 and math.prod(sizes) == elements else None
 
 
 def _text(sizes: Sequence[Size]) -> str:

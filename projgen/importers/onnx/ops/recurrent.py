@@ -45,6 +45,12 @@ class Cell:
     def is_factored(self) -> bool:
         return self.input_projector is not None or self.output_projector is not None
 
+    @property
+    def is_joint(self) -> bool:
+        """Whether both products share their first factor."""
+        both = self.input_projector is not None and self.output_projector is not None
+        return both and np.array_equal(self.weight_ih, self.weight_hh)
+
 
 def reordered(array: Array, order: Sequence[int]) -> Array:
     """``array`` with its row blocks, one per gate, in another order."""
@@ -119,10 +125,11 @@ def _projected(kind: str, build: Build, call: Call) -> Sequence[Value]:
     cells = []
     for suffix in ("", "_reverse"):
         weight, recurrent, bias = (constant(name + suffix) for name in ("W", "R", "B"))
-        if weight is None or recurrent is None:
+        if weight is None:
             if suffix:
                 break
             raise call.fault("its weights are missing")
+        recurrent = weight if recurrent is None else recurrent
         halves = [None, None] if bias is None else [reordered(half, order) for half in np.split(bias, 2)]
         projectors = (constant("input_projector" + suffix), constant("output_projector" + suffix))
         cells.append(Cell(reordered(weight, order), projectors[0], reordered(recurrent, order), projectors[1], *halves))
@@ -213,6 +220,7 @@ def _layer(kind: str, cells: list[Cell], *, batch_first: bool, dtype: torch.dtyp
                 _fill(getattr(dense, name + suffix, None), getattr(cell, name))
         return dense
     ranks = [[None if p is None else p.shape[1] for p in (c.input_projector, c.output_projector)] for c in cells]
+    options["joint"] = [kind == "LSTM" and cell.is_joint for cell in cells]
     layer = (ProjectedLSTM if kind == "LSTM" else ProjectedGRU)(
         cells[0].input_size, hidden, [r[0] for r in ranks], [r[1] for r in ranks], **options
     )
