@@ -23,7 +23,8 @@ _KINDS: dict[Kind, LayerKind] = {
     Kind.ACCUMULATE: "accumulate",
     Kind.FINISH: "finish",
 }
-_PER_LINE = {"int8": 20, "int16": 14, "int32": 9}
+_CONSTANTS = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "uint16": "uint16_t", "uint32": "uint32_t"}
+_PER_LINE = {"int8": 20, "int16": 14, "uint16": 14, "int32": 9, "uint32": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +91,13 @@ def _table(prefix: str, node: Node, table: Table) -> CTable:
     data = table.data.reshape(-1)
     return CTable(
         symbol=f"{prefix}_{identifier(table.name)}",
-        ctype=CTYPES.get(DType(data.dtype.name), "") if data.dtype.name in _PER_LINE else f"{data.dtype.name}_t",
+        ctype=_CONSTANTS[data.dtype.name],
         length=data.size,
-        rows=lines(data.tolist(), _PER_LINE.get(data.dtype.name, 9)),
+        rows=lines(data.tolist(), _PER_LINE[data.dtype.name]),
+        packed=data.dtype.name == "uint32",
         comment=comment(f"{node.source or node.name}: {table.name}" + (f" {table.comment}" if table.comment else "")),
         low=int(data.min()),
         high=int(data.max()),
-        bytes=data.nbytes,
     )
 
 
@@ -196,7 +197,6 @@ def _ring(graph: Graph, segment: Segment, stage: int) -> CRing:
     t = graph.type(ring.value)
     return CRing(
         ctype=CTYPES[t.dtype],
-        value=comment(ring.value),
         height=ring.height,
         row=ring.row_bytes // t.dtype.bytes,
         depth=ring.depth,

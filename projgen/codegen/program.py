@@ -19,7 +19,6 @@ class CPort:
     name: str
     ctype: str
     size: int
-    bytes: int
     scale: str
     zero_point: int
     low: int
@@ -32,16 +31,16 @@ class CPort:
 
 @dataclass(frozen=True, slots=True)
 class CTable:
-    """A constant array of the weights header; ``rows`` are the lines of its initialiser."""
+    """A constant array; ``rows`` are the lines of its initialiser, ``packed`` marks words that hold several numbers."""
 
     symbol: str
     ctype: str
     length: int
     rows: tuple[tuple[int, ...], ...]
+    packed: bool
     comment: str
     low: int
     high: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,6 @@ class CRing:
     """A ring of rows in front of a stage, in elements. ``depth`` 0: the stage reads the map itself."""
 
     ctype: str
-    value: str
     height: int
     row: int
     depth: int
@@ -197,7 +195,6 @@ class CProgram:
     is_sequence: bool
     is_backward: bool
     step_absent: str  # why a sequence model has no step function; "" where it has one
-    per_step_output: bool
     inputs: tuple[CPort, ...]
     outputs: tuple[CPort, ...]
     arena_bytes: int

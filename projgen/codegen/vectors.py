@@ -68,8 +68,8 @@ def _table(graph: Graph, ports: tuple[Port, ...], k: int, symbol: str, parts: li
         ctype=CTYPES[t.dtype],
         length=data.size,
         rows=lines([int(v) for v in data], 20 if t.dtype.bytes == 1 else 14),
+        packed=False,
         comment=comment(f"{len(parts)} vectors of {ports[k].name!r}"),
         low=int(data.min()),
         high=int(data.max()),
-        bytes=data.nbytes,
     )
