@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from projgen.importers.spec import input_specs, remember_inputs
 from projgen.projection.recurrent import ProjectedGRU, ProjectedLSTM
 
 __all__ = [
@@ -105,8 +106,9 @@ def unpack_projected_layers(model: nn.Module) -> nn.Module:
     unpacked = copy.deepcopy(model)
     if isinstance(unpacked, ProjectedLayer):
         network = unpacked.network
-        if hasattr(model, "_projgen_inputs"):
-            network._projgen_inputs = model._projgen_inputs
+        specs = input_specs(model)
+        if specs is not None:
+            remember_inputs(network, specs)
         return network
     done: dict[int, nn.Module] = {}
     for parent in list(unpacked.modules()):
