@@ -22,6 +22,18 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 GOALS = {(LSTM_DENSE, "cortex-m4"): "1.1", (LSTM_DENSE, "cortex-m55"): "0.2"}
 PEERS = {(LSTM_DENSE, "cortex-m4"): "3.08", (LSTM_DENSE, "cortex-m55"): "1.10"}
 
+INTRODUCTION = """\
+# Benchmarks
+
+Written by `make bench`. Executed instructions of single layers, counted exactly on the emulated core. Runs of
+T = {lengths} steps execute a + b T instructions, all five on one line; b is the step: the layer, the loop
+and every call around it. Fully connected: one call of the run function, everything in it.
+
+Compiled with `arm-none-eabi-gcc -O2`. k is the binary exponent between the scales of input and state weights; any but
+0 keeps their products apart. `goal` is what the design asks for, `CMSIS-NN` what its int8 LSTM of this size executes
+per multiply-accumulate, `portable C` the same bytes from the C99 kernels.
+"""
+
 pytestmark = pytest.mark.qemu
 
 
@@ -57,16 +69,7 @@ def profile(c: Cost) -> list[str]:
 
 def page() -> str:
     """The text of the page; the same on every machine with the same compiler and emulator."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `make bench`. Executed instructions of single layers, counted exactly on the emulated core.",
-        f"Runs of T = {', '.join(map(str, LENGTHS))} steps execute a + b T instructions, all five on one line; b is the step:",
-        "the layer, the loop and every call around it. Fully connected: one call of the run function, everything in it.",
-        "Compiled with `arm-none-eabi-gcc -O2`. k is the binary exponent between the scales of input and state weights;",
-        "any but 0 keeps their products apart. `goal` is what the design asks for, `CMSIS-NN` what its int8 LSTM of this",
-        "size executes per multiply-accumulate, `portable C` the same bytes from the C99 kernels.",
-    ]
+    lines = INTRODUCTION.format(lengths=", ".join(map(str, LENGTHS))).splitlines()
     head = ("layer", "MAC", "instructions", "per MAC", "goal", "CMSIS-NN", "portable C", "times slower")
     for target in TARGETS:
         lines += ["", f"## {target}", "", *table(head, layer_rows(target))]

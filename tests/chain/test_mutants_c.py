@@ -107,7 +107,7 @@ BLOCKS = (
 PROGRAM = "model.c.j2"
 # (what, net, template, good, bad)
 AROUND = (
-    ("a step too few", "lstm_last", PROGRAM, "int32_t t = 1; t < steps", "int32_t t = 2; t < steps"),
+    ("a step too few", "lstm_last", PROGRAM, "left = steps;;", "left = steps > 1 ? steps - 1 : 1;;"),
     (
         "the first step again and again",
         "lstm_every",

@@ -106,10 +106,12 @@ int lstm_run_sequence(const int8_t *input, int32_t steps, int8_t *output, void *
     }
     void *const state = (uint8_t *)arena;
     lstm_start((uint8_t *)state);
-    lstm_every_step((uint8_t *)state, input, (uint8_t *)arena);
-    for (int32_t t = 1; t < steps; ++t) {
-        input += LSTM_INPUT_SIZE;
+    for (int32_t left = steps;;) {
         lstm_every_step((uint8_t *)state, input, (uint8_t *)arena);
+        if (--left == 0) {
+            break; /* no pointer leaves its array */
+        }
+        input += LSTM_INPUT_SIZE;
     }
     lstm_after_last(output, (uint8_t *)arena);
     return LSTM_OK;
