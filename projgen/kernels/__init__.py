@@ -18,6 +18,9 @@ _FAMILIES = (
     "conv_dsp",
     "conv_dsp_depthwise",
     "conv_dsp_winograd",
+    "elementwise_dsp",
+    "pool_dsp",
+    "conv_mve",
 )
 
 

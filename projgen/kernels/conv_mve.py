@@ -1,0 +1,249 @@
+"""Dense convolutions on MVE cores: two outputs x four pixels at a time over lines copied to scratch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from projgen.ir.graph import Graph, Node
+from projgen.kernels import conv_mve_block as blocks
+from projgen.kernels.conv import Geometry, geometry, window_field
+from projgen.kernels.linear import matrix_numerics
+from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
+from projgen.targets import Target
+
+OPERAND = 1024  # bytes of pixels that a pointwise convolution copies at once
+SLACK = 16  # bytes after the last pixel that a vector load may touch
+ROW_BYTES = 128  # of a window's row up to which windows are gathered
+
+
+def word_pitch(channels: int, itemsize: int) -> int:
+    """Bytes of a pixel whose successor is word-aligned."""
+    return -(-channels * itemsize // 4) * 4
+
+
+def copied(pixels: int, channels: int, itemsize: int, pitch: int) -> float:
+    """Instructions of ``pg_conv_mve_pixels`` from a dense row."""
+    count = channels * itemsize
+    if count == pitch:
+        return pixels * count / 7.1 + 14
+    return pixels * (6 + 3 * -(-count // 16)) + 8
+
+
+def _pixels(total: int, width: int) -> int:
+    """Pixels of a block: three on maps of three columns, else as many as there are, up to four."""
+    return 3 if width == 3 else min(4, total)
+
+
+def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    if not g.is_pointwise or g.attrs.stride != (1, 1) or not blocks.fits(node, g):
+        return None
+    height, width, outputs = g.y.step_shape
+    inputs, total, itemsize = g.w[3], height * width, g.x.dtype.bytes
+    pixels, pitch = _pixels(total, width), word_pitch(inputs, itemsize)
+    vectors = -(-inputs * itemsize // 16)
+    made = blocks.make(graph, node, g, blocks.lines(1, 1, 1, 1, pixels, pitch, vectors), flat=True)
+    if made is None:
+        return None
+    operand = pixels * max(1, min(total // pixels, OPERAND // (pixels * pitch)))
+    function = f"pg_pointwise_mve_{made.variant}_v{vectors}_p{pixels}_b{pitch}"
+    driver = _driver(function, made, g)
+    whole, rest = total // pixels, total % pixels > 0
+    calls = -(-whole * pixels // operand) + 2 * rest
+    shrinks = outputs * g.y.dtype.bytes <= inputs * itemsize
+    return KernelChoice(
+        kernel="pointwise_mve",
+        function=function,
+        struct="pg_pointwise_mve_params",
+        fields={
+            "stream": TableRef("stream"),
+            "block": made.field,
+            "pixels": total,
+            "row_pixels": width,
+            "inputs": inputs,
+            "outputs": outputs,
+            "pitch": pitch,
+            "operand": operand,
+        },
+        tables=(made.stream,),
+        sources=("pg_conv_mve.h", "pg_pointwise_mve.h"),
+        blocks=(made.block, Block("conv_mve_pointwise.h.j2", function, tuple(driver.items()))),
+        instructions=(whole + rest) * made.per_block + copied(total, inputs, itemsize, pitch) + calls * 60 + 40,
+        scratch_bytes=(operand + pixels) * pitch + SLACK,
+        in_place=frozenset({"x"} if shrinks else ()),
+        row_function=f"{function}_row" if width >= pixels else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """The padded lines under the windows of one output row.
+
+    Attributes:
+        pitch: bytes of a pixel.
+        line: bytes of a line.
+        count: lines.
+        columns: pixels of a row that lie under windows.
+        filled: instructions to fill and load the lines for all output rows of one group.
+    """
+
+    pitch: int
+    line: int
+    count: int
+    columns: int
+    filled: float
+
+    @property
+    def bytes(self) -> int:
+        return self.count * self.line
+
+    @property
+    def field(self) -> tuple[int, ...]:
+        """Initialiser of ``pg_conv_mve_lines``."""
+        return (self.pitch, self.line, self.count, self.columns)
+
+
+def ring(g: Geometry, pitch: int) -> Ring:
+    """The lines of a convolution with pixels of ``pitch`` bytes."""
+    (in_h, in_w, _), (out_h, out_w, _) = g.x.step_shape, g.y.step_shape
+    top, left, stride = g.attrs.padding[0], g.attrs.padding[2], g.attrs.stride
+    count, width = ((g.w[1 + i] - 1) * g.attrs.dilation[i] + 1 for i in range(2))
+    width += (out_w - 1) * stride[1]
+    columns = max(0, min(in_w, width - left))
+    line = -(-width * pitch // 4) * 4
+    touched = {oy * stride[0] + i for oy in range(out_h) for i in range(count)}
+    inside = sum(0 <= row - top < in_h for row in touched)
+    loads = copied(columns, g.w[3], g.x.dtype.bytes, pitch) + 42
+    filled = count * line / 8 + 15 + inside * loads + (len(touched) - inside) * (columns * pitch / 8 + 40)
+    return Ring(pitch, line, count, columns, filled)
+
+
+def overwrites(g: Geometry) -> bool:
+    """Whether each output row may be written over the input map once the lines under it are loaded."""
+    (in_h, in_w, in_c), (out_h, out_w, out_c) = g.x.step_shape, g.y.step_shape
+    in_row, out_row = in_w * in_c * g.x.dtype.bytes, out_w * out_c * g.y.dtype.bytes
+    span = (g.w[1] - 1) * g.attrs.dilation[0] + 1
+    loaded = (max(0, oy * g.attrs.stride[0] - g.attrs.padding[0] + span) for oy in range(out_h))
+    return g.attrs.groups == 1 and all(
+        rows >= in_h or (oy + 1) * out_row <= rows * in_row for oy, rows in enumerate(loaded)
+    )
+
+
+def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    if g.is_depthwise or not blocks.fits(node, g):
+        return None
+    height, width, _ = g.y.step_shape
+    _, kernel_h, kernel_w, inputs = g.w
+    itemsize, pixels = g.x.dtype.bytes, _pixels(width, width)
+    lines = ring(g, word_pitch(inputs, itemsize))
+    vectors = -(-inputs * itemsize // 16)
+    walk = blocks.lines(kernel_h, kernel_w, g.attrs.stride[1], g.attrs.dilation[1], pixels, lines.pitch, vectors)
+    made = blocks.make(graph, node, g, walk, flat=False)
+    if made is None:
+        return None
+    function = made.block.function.replace("pg_conv_mve_", "pg_conv2d_mve_")
+    driver = {**_driver(function, made, g), "kernel_h": kernel_h}
+    per_row = -(-width // pixels) * made.per_block + (2 if width % pixels else 1) * (35 + 4 * kernel_h)
+    per_row += 20 + 9 * kernel_h
+    return KernelChoice(
+        kernel="conv2d_mve",
+        function=function,
+        struct="pg_conv2d_mve_params",
+        fields=_fields(node, g, made, lines, 0, 0),
+        tables=(made.stream,),
+        sources=("pg_conv_mve.h", "pg_window.h", "pg_conv2d_mve.h"),
+        blocks=(made.block, Block("conv_mve_lines.h.j2", function, tuple(driver.items()))),
+        instructions=g.attrs.groups * (height * per_row + lines.filled) + 60,
+        scratch_bytes=lines.bytes + SLACK,
+        in_place=frozenset({"x"} if overwrites(g) else ()),
+        row_function=f"{function}_row",
+    )
+
+
+def _fields(node: Node, g: Geometry, made: blocks.Made, lines: Ring, operand: int, pitch: int) -> dict[str, Field]:
+    return {
+        "stream": TableRef("stream"),
+        "block": made.field,
+        "window": window_field(g, matrix_numerics(node).input_zero_point),
+        "lines": lines.field,
+        "groups": g.attrs.groups,
+        "group_words": made.layout.group_words,
+        "operand": operand,
+        "pitch": pitch,
+    }
+
+
+def _driver(function: str, made: blocks.Made, g: Geometry) -> blocks.Parameters:
+    """What every template around the block sees."""
+    return {
+        "function": function,
+        "block": made.block.function,
+        "x": blocks.CTYPES[g.x.dtype],
+        "y": blocks.CTYPES[g.y.dtype],
+        "pixels": made.pixels,
+    }
+
+
+def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    _, kernel_h, kernel_w, inputs = g.w
+    itemsize = g.x.dtype.bytes
+    row_bytes = kernel_w * inputs * itemsize
+    if g.attrs.groups > 1 or (kernel_w > 1 and g.attrs.dilation[1] > 1) or row_bytes > ROW_BYTES:
+        return None
+    height, width, _ = g.y.step_shape
+    total = height * width
+    pixels = _pixels(total, width)
+    chunks = 0 if row_bytes in (1, 2, 4) else -(-row_bytes // 16)
+    # A window's last row is written in whole vectors: they must not reach the next window, gathered before it.
+    pitch = word_pitch(max(kernel_h * row_bytes, (kernel_h - 1) * row_bytes + 16 * chunks), 1)
+    vectors = -(-kernel_h * row_bytes // 16)
+    made = blocks.make(graph, node, g, blocks.lines(1, 1, 1, 1, pixels, pitch, vectors), flat=True)
+    if made is None or not blocks.fits(node, g):
+        return None
+    lines, step = ring(g, inputs * itemsize), g.attrs.stride[1] * inputs * itemsize
+    operand = pixels * max(1, min(total // pixels, OPERAND // (pixels * pitch)))
+    gather = f"pg_conv_mve_gather_{kernel_h}x{row_bytes}_{step}_{pitch}"
+    window: blocks.Parameters = {
+        "function": gather,
+        "kernel_h": kernel_h,
+        "bytes": row_bytes,
+        "step": step,
+        "pitch": pitch,
+    }
+    function = f"pg_conv2d_mve_{made.variant}_{kernel_h}x{row_bytes}_{step}_p{pixels}_b{pitch}"
+    driver = {**_driver(function, made, g), "gather": gather, "kernel_h": kernel_h}
+    calls = -(-total // operand)
+    held = kernel_h <= 6  # row pointers in registers
+    per_window = kernel_h * (2 * max(1, chunks) + (0 if held else 2 if chunks else 1)) + 3
+    gathers = height + total // operand
+    return KernelChoice(
+        kernel="conv2d_mve_gathered",
+        function=function,
+        struct="pg_conv2d_mve_params",
+        fields=_fields(node, g, made, lines, operand, pitch),
+        tables=(made.stream,),
+        sources=("pg_conv_mve.h", "pg_window.h", "pg_conv2d_mve.h"),
+        blocks=(
+            made.block,
+            Block("conv_mve_gather.h.j2", gather, tuple(window.items())),
+            Block("conv_mve_windows.h.j2", function, tuple(driver.items())),
+        ),
+        instructions=-(-total // pixels) * made.per_block
+        + calls * 45
+        + total * per_window
+        + gathers * (20 + 2 * kernel_h)
+        + lines.filled
+        + height * (20 + 9 * kernel_h)
+        + 60,
+        scratch_bytes=(operand + pixels - 1) * pitch + SLACK + lines.bytes + SLACK,
+        row_function=f"{function}_row" if width >= pixels else "",
+    )
+
+
+KERNELS = (
+    KernelDef("pointwise_mve", "conv2d", frozenset({"mve"}), _pointwise),
+    KernelDef("conv2d_mve", "conv2d", frozenset({"mve"}), _over_lines),
+    KernelDef("conv2d_mve_gathered", "conv2d", frozenset({"mve"}), _gathered),
+)

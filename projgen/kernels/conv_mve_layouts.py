@@ -1,0 +1,82 @@
+"""Streams of convolution constants in the order that the kernels for MVE cores read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+
+
+def words(values: Array) -> Array:
+    """Bytes or int32 along the last axis as little-endian words."""
+    return np.ascontiguousarray(values).view("<u4").astype(np.uint32)
+
+
+@dataclass(frozen=True, slots=True)
+class TapStream:
+    """Convolution w (O, KH, KW, C), b, m as words, two outputs at a time, group by group, for vectors of ``lanes``.
+
+    Per two outputs: per line, vector of inputs and tap in the order ``taps`` the ``lanes`` weights of either; then
+    bA, mA / 2, bB, mB / 2. Inputs beyond C weigh 0. The last pair of an odd number of outputs repeats one of the pair
+    before it, or holds the only output twice. ``flat``: the whole window is one line and one tap.
+    """
+
+    shape: tuple[int, int, int, int]
+    groups: int
+    taps: tuple[int, ...]
+    lanes: int
+    flat: bool = False
+
+    @property
+    def _viewed(self) -> tuple[int, int, int, int]:
+        o, kh, kw, c = self.shape
+        return (o, 1, 1, kh * kw * c) if self.flat else self.shape
+
+    @property
+    def vectors(self) -> int:
+        return -(-self._viewed[3] // self.lanes)
+
+    @property
+    def group_words(self) -> int:
+        """Words of one group's stream."""
+        _, kh, kw, _ = self._viewed
+        return len(self._pairs()) * (kh * kw * self.vectors * self.lanes // 2 + 4)
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        size = self.shape[0] // self.groups
+        pairs = [(n, n + 1) for n in range(0, size - 1, 2)]
+        if size % 2:
+            pairs.append((size - 2, size - 1) if size > 1 else (0, 0))
+        return pairs
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        _, kh, kw, c = self._viewed
+        width = self.vectors * self.lanes
+        pairs = np.array(self._pairs())
+        w = np.zeros((self.groups, self.shape[0] // self.groups, kh, kw, width), np.int8)
+        w[..., :c] = np.asarray(constants["w"]).reshape(*w.shape[:4], c)
+        body = w[:, pairs][..., list(self.taps), :].reshape(self.groups, len(pairs), 2, kh, kw, self.vectors, -1)
+        body = words(body.transpose(0, 1, 3, 5, 4, 2, 6)).reshape(self.groups, len(pairs), -1)
+        b, m = (np.asarray(constants[role]).astype(np.int32).reshape(self.groups, -1)[:, pairs] for role in ("b", "m"))
+        ends = np.stack([b, m >> 1], axis=-1).reshape(self.groups, len(pairs), 4).view(np.uint32)
+        return np.concatenate([body, ends], axis=-1).reshape(-1)
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        _, kh, kw, c = self._viewed
+        pairs = self._pairs()
+        size = self.shape[0] // self.groups
+        rows = table.astype(np.uint32).reshape(self.groups, len(pairs), -1)
+        ends = np.ascontiguousarray(rows[..., -4:]).view(np.int32).reshape(self.groups, len(pairs), 2, 2)
+        body = np.ascontiguousarray(rows[..., :-4]).astype("<u4").view(np.int8)
+        body = body.reshape(self.groups, len(pairs), kh, self.vectors, kw, 2, self.lanes).transpose(0, 1, 5, 2, 4, 3, 6)
+        body = body.reshape(self.groups, len(pairs), 2, kh, kw, -1)[..., np.argsort(self.taps), :c]
+        w = np.zeros((self.groups, size, kh, kw, c), np.int8)
+        b, m = (np.zeros((self.groups, size), np.int32) for _ in range(2))
+        for i, pair in enumerate(pairs):
+            for side, n in enumerate(pair):
+                w[:, n], b[:, n], m[:, n] = body[:, i, side], ends[:, i, side, 0], 2 * ends[:, i, side, 1]
+        return {"w": w.reshape(self.shape), "b": b.reshape(-1), "m": m.reshape(-1)}
