@@ -97,6 +97,7 @@ def collect(
     *,
     curvature: bool,
     device: torch.device,
+    required: bool = True,
     seed: int = 0,
 ) -> Collected:
     """Run an own copy of a model (it gets hooks) over the batches once.
@@ -104,6 +105,7 @@ def collect(
     Args:
         model: in eval mode, without gradients; it is changed by this function.
         curvature: also differentiate the outputs and gather conv patches.
+        required: refuse layers that the model never calls; else they are left out.
     """
     taps = {layer.name: _Tap(layer, []) for layer in layers}
     batch_axis = 1 if input_layout(model).time_axis == 0 else 0
@@ -126,13 +128,13 @@ def collect(
                 _differentiate(outputs, taps)
         samples += placed[0].shape[batch_axis if placed[0].dim() > batch_axis else 0]
     unreached = [name for name, tap in taps.items() if not tap.inputs]
-    if unreached:
+    if unreached and (required or len(unreached) == len(taps)):
         raise InputError(
             f"the data never reached layer {unreached[0]!r}: the model does not call it",
             "layers that the model calls; leave others out of layer_names",
             "layer_names",
         )
-    done = {name: _finish(tap, samples) for name, tap in taps.items()}
+    done = {name: _finish(tap, samples) for name, tap in taps.items() if tap.inputs}
     return Collected(done, samples, outputs.variance(), shapes)
 
 

@@ -29,7 +29,7 @@ class NeuronPCA:
     Args:
         model: nn.Module (not modified) or the path of an ONNX file.
         data: any form ``projgen.data`` accepts; a one-shot iterator is enough.
-        layer_names: the layers to look at, wildcards allowed; None for all that can be projected.
+        layer_names: the layers to look at, wildcards allowed; None for all that can be projected and are called.
         curvature: also gather what ``method="output"`` needs: the outputs' curvature and conv patches. Without
             it the result serves ``method="pca"``.
         device: where to run; the model's own device by default.
@@ -62,14 +62,15 @@ class NeuronPCA:
         reporter.step(f"Gathering moments of {len(layers)} layers" + (" and curvature" * curvature))
         stream = reporter.track(batches, "neuron PCA", batches.length)
         weights = {x.name: _linear_map(own, x) for x in layers if x.kind is Kind.LINEAR}
-        collected = collect(own.to(place), layers, stream, curvature=curvature, device=place)
+        named = layer_names is not None
+        collected = collect(own.to(place), layers, stream, curvature=curvature, device=place, required=named)
         stats = {
             name: replace(s, outputs=(s.inputs[0].through(*weights[name]),)) if name in weights else s
             for name, s in collected.layers.items()
         }
         self._set(replace(collected, layers=stats), digest, learnables, curvature)
         reporter.summary(
-            f"Neuron PCA over {collected.samples} observations: {len(layers)} layers, learnables reduction "
+            f"Neuron PCA over {collected.samples} observations: {len(self.layer_names)} layers, learnables reduction "
             f"up to {self.learnables_reduction_range[1]:.1%}"
         )
 

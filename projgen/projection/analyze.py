@@ -163,7 +163,9 @@ def _max_reduction(layer: Layer) -> float:
 
 def _refused(model: nn.Module, layer: Layer, tied: dict[str, str]) -> LayerAnalysis:
     reason = layer.reason or (
-        f"it shares its weights with {tied[layer.name]!r}" if layer.name in tied else "it was not among those asked for"
+        f"it shares its weights with {tied[layer.name]!r}"
+        if layer.name in tied
+        else "the data does not reach it, or it was not asked for"
     )
     learnables = 0
     if layer.kind is not None:

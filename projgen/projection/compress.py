@@ -15,14 +15,14 @@ from torch import nn
 from projgen.data import Batches, as_batches
 from projgen.errors import InputError, InputTypeError
 from projgen.pca.counting import count_learnables, dense_cost, factored_cost
-from projgen.pca.discover import Kind, Layer, as_module, owned_copy
+from projgen.pca.discover import Kind, Layer, as_module, choose_layers, find_layers, owned_copy, tied_layers
 from projgen.pca.neuron_pca import NeuronPCA
 from projgen.progress import Reporter
 from projgen.projection.assemble import remember
 from projgen.projection.info import CompressionInfo, LayerInfo, summarise
 from projgen.projection.layers import ProjectedLayer, unpack_projected_layers
 from projgen.projection.measure import OutputError
-from projgen.projection.narrow import best_candidate
+from projgen.projection.narrow import Start, best_candidate, refit_to
 from projgen.projection.pca_method import PcaWork
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import (
@@ -57,8 +57,8 @@ def compress(
     Args:
         model: nn.Module (not modified) or the path of an ONNX file.
         data_or_pca: calibration data in any form ``projgen.data`` accepts, or a NeuronPCA of this model.
-        data: beside a NeuronPCA: the data again, so that method "output" can choose by measured output error; data
-            given directly serves for that too.
+        data: beside a NeuronPCA: the data again, so that method "output" can refit its layers to what really
+            reaches them and choose by measured output error; data given directly serves for that too.
         explained_variance_goal: proportion of variance to keep per layer, 0 to 1; .95 if nothing else is given.
         learnables_reduction_goal: proportion of the model's learnables to remove at least, 0 to 1; clipped to
             what is possible, with a warning.
@@ -78,7 +78,8 @@ def compress(
     reporter = Reporter(verbosity)
     _check_arguments(method, prune, explained_variance_goal, learnables_reduction_goal, ranks)
     module = as_module(model)
-    pca, batches = _statistics(module, data_or_pca, data, layer_names, method, ranks is None, device, reporter)
+    merging = method == "output" and prune is not False and learnables_reduction_goal is not None
+    pca, batches = _statistics(module, data_or_pca, data, layer_names, method, ranks is None, merging, device, reporter)
     if batches is not None and batches.one_shot:
         batches = None  # read already: enough for the moments
     layers = _selected(pca, layer_names)
@@ -86,27 +87,34 @@ def compress(
     own = owned_copy(module)
     reporter.step(f"Choosing ranks of {len(layers)} layers")
     work = PcaWork(own, pca, layers) if method == "pca" else Predictor(own, pca.collected.layers, layers)
-    error_of = None if batches is None or method == "pca" else OutputError(own, batches, _device(own, device))
+    here = _device(own)
+    error_of = None if batches is None or method == "pca" else OutputError(own, batches, here)
     how = "threshold" if method == "pca" else "predicted"
     chosen: Mapping[str, Choice]
     narrow = layers
     result: nn.Module | None = None
+    refit = False
     if ranks is not None:
         how, chosen = "given", given_ranks(layers, ranks)
     elif learnables_reduction_goal is not None:
         if error_of is not None and batches is not None and isinstance(work, Predictor):
             budget = pca.learnables - math.ceil(learnables_reduction_goal * pca.learnables - 1e-9)
-            place = _device(own, device)
             found = best_candidate(
-                own, layers, pca.collected.layers, budget, error_of, batches, place, reporter, prune=prune
+                own, layers, pca.collected.layers, budget, error_of, batches, here, reporter, prune=prune
             )
             how, chosen, result, work, narrow = "measured", found.chosen, found.model, found.work, found.layers
+            refit = found.refit
         else:
             chosen = work.for_removal(_removal(work, pca.learnables, learnables_reduction_goal))
     else:
         chosen = work.for_explained(_DEFAULT_GOAL if explained_variance_goal is None else explained_variance_goal)
     if result is None:
         result = realise(work, own, layers, chosen)
+        if error_of is not None and batches is not None and isinstance(work, Predictor):
+            start = Start(1.0, own, layers, pca.collected.layers, {})
+            second = refit_to(own, start, work, chosen, batches, here)
+            refit = error_of(second) < error_of(result)
+            result = second if refit else result
     remember(result, module, pca.collected.input_shapes)
     details = [_layer_info(a, b, chosen[b.name], work) for a, b in zip(layers, narrow, strict=True)]
     if narrow is not layers:
@@ -114,7 +122,7 @@ def compress(
     for d in details:
         reporter.iteration(f"{d.name}: ranks {d.ranks}, {d.learnables_before:,} -> {d.learnables_after:,} learnables")
     measured = None if error_of is None else error_of(result)
-    info = summarise(pca.learnables, count_learnables(result), details, method, how, measured)
+    info = summarise(pca.learnables, count_learnables(result), details, method, how, refit, measured)
     if unpack:
         result = unpack_projected_layers(result)
     _report(reporter, info)
@@ -128,6 +136,7 @@ def _statistics(
     layer_names: list[str] | str | None,
     method: str,
     goal: bool,
+    merging: bool,
     device: torch.device | str | None,
     reporter: Reporter,
 ) -> tuple[NeuronPCA, Batches | None]:
@@ -150,13 +159,19 @@ def _statistics(
             batches.require_passes("the choice by measured output error")
         level = reporter.verbosity if reporter.verbosity in {"steps", "iterations"} else "off"
         curvature = method == "output"
-        pca = NeuronPCA(module, batches, layer_names=layer_names, curvature=curvature, device=device, verbosity=level)
+        names: list[str] | str | None = layer_names
+        if merging and layer_names is not None:  # the readers of the named layers' units are looked at too
+            choose_layers(module, layer_names)
+            found = find_layers(module)
+            tied = tied_layers(module, found)
+            names = [x.name for x in found if x.kind is not None and x.name not in tied] if tied else None
+        pca = NeuronPCA(module, batches, layer_names=names, curvature=curvature, device=device, verbosity=level)
     return pca, batches
 
 
-def _device(model: nn.Module, device: torch.device | str | None) -> torch.device:
+def _device(model: nn.Module) -> torch.device:
     first = next(model.parameters(), None)
-    return torch.device(device if device is not None else (first.device if first is not None else "cpu"))
+    return torch.device("cpu") if first is None else first.device
 
 
 def _layer_info(before: Layer, layer: Layer, choice: Choice, work: PcaWork | Predictor) -> LayerInfo:

@@ -15,6 +15,7 @@ from projgen.errors import InputError
 from projgen.pca.discover import owned_copy
 from projgen.pca.outputs import OutputScale
 from projgen.progress import Reporter
+from projgen.projection.factors import KEPT_UNITS
 from projgen.projection.layers import ProjectedLayer
 from projgen.projection.recurrent import ProjectedGRU, ProjectedLSTM
 from projgen.projection.samples import Pool, split
@@ -43,7 +44,8 @@ def distill(
 
     The loss is the squared difference of the normalised outputs over their variance (scores are centred over the
     classes, anything else is standardised), plus ``hidden_weight`` times that of the hidden states of recurrent
-    layers of the same name and width. Adam with a one-cycle rate (10% warm-up) and gradient norms clipped at 1.
+    layers of the same name, of the units that were kept. Adam with a one-cycle rate (10% warm-up) and gradient
+    norms clipped at 1.
 
     Args:
         student: the compressed model, packed or unpacked (not modified). teacher: the original.
@@ -115,18 +117,31 @@ def balance_factors(model: nn.Module) -> None:
         for module in model.modules():
             if isinstance(module, ProjectedLSTM | ProjectedGRU):
                 for index in range(len(module.input_rank)):
-                    for weight, other in (("weight_ih", "input_projector"), ("weight_hh", "output_projector")):
-                        a, q = module.cell_tensor(weight, index), module.cell_tensor(other, index)
-                        if a is not None and q is not None:
-                            left, right = _balanced(a, q.T)
-                            a.copy_(left)
-                            q.copy_(right.T)
+                    _balance_cell(module, index)
             elif isinstance(module, ProjectedLayer) and module.original_class.endswith("Linear"):
                 projector = module.network.get_submodule("input_projector").get_parameter("weight")
                 core = module.network.get_submodule("core").get_parameter("weight")
                 left, right = _balanced(core, projector)
                 core.copy_(left)
                 projector.copy_(right)
+
+
+def _balance_cell(module: ProjectedLSTM | ProjectedGRU, index: int) -> None:
+    q, u = module.cell_tensor("input_projector", index), module.cell_tensor("output_projector", index)
+    a, b = module.cell_tensor("weight_ih", index), module.cell_tensor("weight_hh", index)
+    assert a is not None and b is not None
+    if module.joint[index]:  # one factor stands before both projectors
+        assert q is not None and u is not None
+        left, right = _balanced(a, torch.cat((q, u)).T)
+        a.copy_(left)
+        q.copy_(right.T[: len(q)])
+        u.copy_(right.T[len(q) :])
+        return
+    for factor, projector in ((a, q), (b, u)):
+        if projector is not None:
+            left, right = _balanced(factor, projector.T)
+            factor.copy_(left)
+            projector.copy_(right.T)
 
 
 def _balanced(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,11 +162,14 @@ class _Objective:
         self._weight = hidden_weight
         self._hidden: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": {}}
         self._handles: list[Any] = []
+        self._units: dict[str, list[int] | None] = {}
         self._watched = pool.watched()
         names = [name for name, m in teacher.named_modules() if isinstance(m, nn.LSTM | nn.GRU)]
         for name in names if hidden_weight > 0 else []:
             ours, theirs = _module(student, name), teacher.get_submodule(name)
-            if ours is not None and ours.hidden_size == theirs.hidden_size:
+            units = getattr(ours, KEPT_UNITS, None)
+            if ours is not None and (units is not None or ours.hidden_size == theirs.hidden_size):
+                self._units[name] = units if units is None else list(units)
                 for side, module in (("student", ours), ("teacher", theirs)):
                     self._handles.append(module.register_forward_hook(partial(self._keep, side, name)))
         with torch.no_grad():
@@ -173,7 +191,8 @@ class _Objective:
         for s, t, spread in zip(ours, theirs, self._spread, strict=True):
             total = total + (s - t).square().mean() / spread
         for name, h in self._hidden["student"].items():
-            t = self._hidden["teacher"][name]
+            t, units = self._hidden["teacher"][name], self._units[name]
+            t = t if units is None else t[..., units]
             total = total + self._weight * (h - t).square().mean() / t.var().clamp_min(1e-8)
         return total
 

@@ -16,6 +16,9 @@ from projgen.projection.recurrent import ProjectedGRU, ProjectedLSTM
 
 Array = np.ndarray
 
+# Attribute of a narrowed RNN: which hidden units of the original it kept, so that distillation can compare them.
+KEPT_UNITS = "_projgen_kept_units"
+
 
 @dataclass(frozen=True, slots=True)
 class LinearFactors:
@@ -136,6 +139,8 @@ def build(module: nn.Module, cells: list[tuple[Layer, Factors | None]], name: st
         r_in, r_out = ranks_of(factors)
         sizes = (layer.inputs * layer.groups, layer.outputs * layer.groups, r_in, r_out)
     network.train(module.training)
+    if hasattr(module, KEPT_UNITS):
+        setattr(network, KEPT_UNITS, getattr(module, KEPT_UNITS))
     base = next(k for k in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU) if isinstance(module, k))
     layer_module = ProjectedLayer(
         network,

@@ -46,6 +46,7 @@ class CompressionInfo:
         layer_names: the projected layers. layers: details of every layer looked at.
         method: "pca" or "output". learnables_before, learnables_after: counts of the whole model.
         choice: how the ranks were chosen: "given", "threshold", "predicted" or "measured".
+        refit: whether the sequential refit is in it.
         output_error: divergence of the outputs on the calibration data where it was measured, else None: mean
             KL divergence of class scores, or mean square error over variance of other outputs.
     """
@@ -58,6 +59,7 @@ class CompressionInfo:
     learnables_before: int
     learnables_after: int
     choice: str
+    refit: bool = False
     output_error: float | None = None
 
     def __rich__(self) -> Table:
@@ -74,10 +76,12 @@ class CompressionInfo:
 
 
 def summarise(
-    before: int, after: int, details: list[LayerInfo], method: str, choice: str, output_error: float | None
+    before: int, after: int, details: list[LayerInfo], method: str, choice: str, refit: bool, output_error: float | None
 ) -> CompressionInfo:
     """The record of a whole network from those of its layers."""
     projected = [d for d in details if d.projected]
     explained = sum(d.explained_variance for d in projected) / len(projected) if projected else 1.0
     names = [d.name for d in projected]
-    return CompressionInfo(1.0 - after / before, explained, names, details, method, before, after, choice, output_error)
+    return CompressionInfo(
+        1.0 - after / before, explained, names, details, method, before, after, choice, refit, output_error
+    )

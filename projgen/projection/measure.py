@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from projgen.data import Batches, place, run_model
+from projgen.data import Batches, input_layout, place, run_model
 from projgen.pca.outputs import OutputScale, columns_of
 
 _SAMPLES = 512
+_TOGETHER = 64
 
 
 class OutputError:
@@ -24,7 +25,7 @@ class OutputError:
     """
 
     def __init__(self, teacher: nn.Module, batches: Batches, device: torch.device) -> None:
-        self._batches = [place(batch, teacher, device) for batch in spread(batches, _SAMPLES)]
+        self._batches = [place(batch, teacher, device) for batch in samples_of(batches, teacher, _SAMPLES)]
         self._scale = OutputScale()
         with evaluating(teacher), torch.no_grad():
             results = [run_model(teacher, batch, index) for index, batch in enumerate(self._batches)]
@@ -64,6 +65,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def samples_of(batches: Batches, model: nn.Module, samples: int) -> list[tuple[Tensor, ...]]:
+    """About so many samples of the data, small batches of equal shape put together."""
+    axis = 1 if input_layout(model).time_axis == 0 else 0
+    groups: dict[tuple[object, ...], list[tuple[Tensor, ...]]] = {}
+    for batch in spread(batches, samples):
+        key = tuple((x.shape[:axis], x.shape[axis + 1 :], x.dtype) for x in batch)
+        groups.setdefault(key, []).append(batch)
+    merged = []
+    for group in groups.values():
+        pending: list[tuple[Tensor, ...]] = []
+        for batch in group:
+            pending.append(batch)
+            if sum(b[0].shape[axis] for b in pending) >= _TOGETHER:
+                merged.append(_together(pending, axis))
+                pending = []
+        if pending:
+            merged.append(_together(pending, axis))
+    return merged
+
+
+def _together(batches: list[tuple[Tensor, ...]], axis: int) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(parts, axis) for parts in zip(*batches, strict=True))
 
 
 def spread(batches: Batches, samples: int) -> Iterator[tuple[Tensor, ...]]:

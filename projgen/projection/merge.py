@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from projgen.pca.collect import LayerStats
-from projgen.projection.factors import Array
+from projgen.projection.factors import KEPT_UNITS, Array
 from projgen.projection.trace import Consumer, Group
 
 _RIDGE = 1e-6
@@ -191,6 +191,8 @@ def _small_rnn(
         w.shape[1], len(chosen), batch_first=bool(module.batch_first), bias=bool(module.bias), dropout=module.dropout,
         dtype=like.dtype, device=like.device,
     )  # fmt: skip
+    before = getattr(module, KEPT_UNITS, tuple(range(hidden)))
+    setattr(small, KEPT_UNITS, tuple(before[i] for i in chosen.tolist()))
     for name, value in (("weight_ih_l0", w[picked]), ("weight_hh_l0", r[picked])):
         setattr(small, name, _parameter(value, like))
     if module.bias:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from projgen.data import Batches, place
+from projgen.data import Batches, input_layout, place
 from projgen.pca.collect import LayerStats, collect
 from projgen.pca.counting import count_learnables, dense_cost, smallest_cost
-from projgen.pca.discover import Layer, choose_layers, owned_copy
+from projgen.pca.discover import Layer, find_layers, owned_copy
 from projgen.progress import Reporter
 from projgen.projection.factors import Array
-from projgen.projection.measure import OutputError, spread
+from projgen.projection.measure import OutputError, samples_of
 from projgen.projection.merge import Ranking, narrowed, rank_units
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import Choice
@@ -99,6 +99,7 @@ def best_candidate(
     Where not even the narrowest one fits, the budget is raised to its size, with a warning.
     """
     best: Candidate | None = None
+    unpruned: Candidate | None = None
     reach = [count_learnables(teacher)]
     for start in _starts(teacher, layers, stats, batches, device, prune, budget, reach):
         total = count_learnables(start.model)
@@ -109,10 +110,14 @@ def best_candidate(
         for candidate in _projections(teacher, start, work, total - budget, error_of, batches, device, reporter):
             how = " refitted" * candidate.refit
             reporter.step(f"{candidate.fraction:.0%} of the units{how}: output error {candidate.error:.4g}")
-            if prune is True and candidate.fraction == 1.0:
-                continue
-            if best is None or candidate.error < best.error:
+            whole = prune is True and candidate.fraction == 1.0
+            if whole and (unpruned is None or candidate.error < unpruned.error):
+                unpruned = candidate
+            elif not whole and (best is None or candidate.error < best.error):
                 best = candidate
+    if best is None and unpruned is not None:
+        warnings.warn("no unit or channel can go from this model at this size: it is projected only", stacklevel=3)
+        best = unpruned
     if best is not None:
         return best
     possible = 1 - min(reach) / reach[0]
@@ -138,10 +143,22 @@ def _projections(
     if all(layer.hidden for layer in layers):
         return made
     for chosen in _distinct(work.for_removal(removal), found.chosen):
-        some = list(spread(batches, _REFIT))
-        model = refitted(teacher, narrow, layers, chosen, work, start.stats, start.rows, some, device)
+        model = refit_to(teacher, start, work, chosen, batches, device)
         made.append(Candidate(model, error_of(model), chosen, layers, work, fraction, True))
     return made
+
+
+def refit_to(
+    teacher: nn.Module,
+    start: Start,
+    work: Predictor,
+    chosen: Mapping[str, Choice],
+    batches: Batches,
+    device: torch.device,
+) -> nn.Module:
+    """The start with the chosen ranks, its feed-forward layers refitted to the teacher on some thousand samples."""
+    some = samples_of(batches, teacher, _REFIT)
+    return refitted(teacher, start.model, start.layers, chosen, work, start.stats, start.rows, some, device)
 
 
 def _distinct(*choices: Mapping[str, Choice]) -> list[Mapping[str, Choice]]:
@@ -166,16 +183,11 @@ def _starts(
     yield Start(1.0, teacher, layers, stats, {})
     if prune is False:
         return
-    few = list(spread(batches, _STATISTICS))
-    example = tuple(x[:4] for x in place(few[0], teacher, device))
-    if example[0].shape[0] < 2:
-        wide = [b for b in few if b[0].shape[0] >= 2]
-        example = (
-            tuple(x[:4] for x in place(wide[0], teacher, device)) if wide else tuple(torch.cat((x, x)) for x in example)
-        )
+    few = samples_of(batches, teacher, _STATISTICS)
+    largest = place(max(few, key=lambda batch: batch[0].numel()), teacher, device)
     evaluated = owned_copy(teacher).eval()
-    rankings = unit_rankings(evaluated, stats, {layer.module_name for layer in layers}, example)
-    names = [layer.name for layer in layers]
+    rankings = unit_rankings(evaluated, stats, {layer.module_name for layer in layers}, _example(teacher, largest))
+    names = {layer.name for layer in layers}
     seen: set[tuple[int, ...]] = set()
     for fraction in FRACTIONS[1:] if rankings else ():
         sizes = tuple(max(1, round(fraction * r.group.size)) for r in rankings)
@@ -184,8 +196,7 @@ def _starts(
         seen.add(sizes)
         kept = [(r, np.sort(r.order[:size])) for r, size in zip(rankings, sizes, strict=True)]
         model = narrowed(teacher, kept)
-        found = choose_layers(model, None)
-        here = [layer for layer in found if layer.name in names]
+        here = [layer for layer in find_layers(model) if layer.name in names]
         total = count_learnables(model)
         least = total - sum(max(0, dense_cost(x) - smallest_cost(x)) for x in here)
         reach.append(least)
@@ -197,6 +208,13 @@ def _starts(
         yield Start(fraction, model, here, collected.layers, _row_index(teacher, rows))
         if total <= budget:
             return
+
+
+def _example(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Two to four observations to export the model with (a batch of one would be taken for a constant)."""
+    axis = 1 if input_layout(model).time_axis == 0 else 0
+    few = tuple(x.narrow(axis, 0, min(4, x.shape[axis])) if x.dim() > axis else x for x in batch)
+    return few if few[0].shape[axis] > 1 else tuple(torch.cat((x, x), axis) for x in few)
 
 
 def _row_index(model: nn.Module, rows: Mapping[str, Array]) -> dict[str, Array]:

@@ -84,7 +84,7 @@ def test_a_pca_made_before_and_a_model_without_candidates() -> None:
     model, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(30, 8)
     pca = projgen.NeuronPCA(model, x, layer_names=["0"], curvature=False, verbosity="off")
     analysis = projgen.analyze(model, pca)
-    assert [layer.reason for layer in analysis.layers] == ["", "it was not among those asked for"]
+    assert [layer.reason for layer in analysis.layers] == ["", "the data does not reach it, or it was not asked for"]
     assert all(p.explained_output is None for p in analysis.curve)
     nothing = projgen.analyze(nn.Sequential(nn.RNN(8, 4)), x)
     assert nothing.max_reduction == 0.0 and nothing.curve == () and "nn.RNN" in nothing.layers[0].reason

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import projgen
 from projgen.errors import InputError
 from projgen.projection.distill import balance_factors
+from projgen.projection.layers import ProjectedLSTM
 
 
 class Steps(nn.Module):
@@ -115,3 +116,36 @@ def test_arguments_and_data_are_checked() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(InputError, match=r"samples of 2 different shapes"):
         projgen.distill(model, model, [torch.randn(2, 1, 8, 8), torch.randn(2, 1, 9, 9)])
+
+
+def test_balancing_keeps_the_shared_factor_of_the_joint_form() -> None:
+    torch.manual_seed(0)
+    network = ProjectedLSTM(3, 8, 5, 5, joint=True, batch_first=True)
+    x, state = torch.randn(2, 6, 3), copy.deepcopy(network.state_dict())
+    balanced = copy.deepcopy(network)
+    balance_factors(balanced)
+    torch.testing.assert_close(balanced(x)[0], network(x)[0], rtol=1e-4, atol=1e-5)
+    assert balanced.weight_hh is balanced.weight_ih
+    assert not torch.equal(balanced.weight_ih, state["weight_ih"])
+
+
+def test_hidden_states_of_kept_units_are_compared() -> None:
+    teacher, data, _ = case("sequences")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        student, info = projgen.compress(
+            teacher, data, learnables_reduction_goal=0.6, prune=True, layer_names=["rnn"], verbosity="off"
+        )
+    assert info.layers[0].units[1] < 16
+    inner = student.rnn.network if isinstance(student.rnn, projgen.ProjectedLayer) else student.rnn
+    kept = inner._projgen_kept_units
+    assert len(kept) == info.layers[0].units[1] and set(kept) <= set(range(16))
+
+    def gap(model: nn.Module) -> float:
+        with torch.no_grad():
+            pairs = [(model.rnn(x)[0], teacher.rnn(x)[0][..., list(kept)]) for x in data]
+            return sum(float((a - b).square().mean()) for a, b in pairs)
+
+    options = {"steps": 60, "verbosity": "off", "learning_rate": 1e-2}
+    with_hidden = projgen.distill(student, teacher, data, hidden_weight=3.0, **options)
+    assert gap(with_hidden) < gap(projgen.distill(student, teacher, data, hidden_weight=0.0, **options))

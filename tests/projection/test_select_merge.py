@@ -306,11 +306,20 @@ def test_only_named_layers_lose_units_and_their_readers_are_narrowed() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         small, info = projgen.compress(
-            model, x, layer_names=["gru", "fc"], learnables_reduction_goal=0.5, prune=True, verbosity="off"
+            model, x, layer_names=["gru"], learnables_reduction_goal=0.5, prune=True, verbosity="off"
         )
-    assert [d.name for d in info.layers] == ["gru", "fc"]
+    (gru,) = info.layers
+    assert gru.name == "gru" and gru.units[1] < 12
     assert isinstance(small.conv, nn.Conv1d) and small.conv.out_channels == 10
-    assert info.layers[0].units[1] < 12
+    assert isinstance(small.fc, nn.Linear) and small.fc.in_features == gru.units[1]
+
+
+def test_a_model_without_units_that_may_go_is_only_projected_with_a_warning() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(12, 10)), torch.randn(80, 12)
+    with pytest.warns(UserWarning, match="no unit or channel can go from this model at this size"):
+        _, info = projgen.compress(model, x, learnables_reduction_goal=0.4, prune=True, verbosity="off")
+    assert info.learnables_reduction >= 0.4 and info.layers[0].units == (10, 10)
 
 
 def test_goals_beyond_the_reach_are_clipped_with_a_warning() -> None:
