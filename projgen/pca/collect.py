@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from projgen.data import input_layout, place, run_model
 from projgen.errors import InputError, UnsupportedError
 from projgen.pca.discover import Kind, Layer
-from projgen.pca.moments import Moments, MomentSummary
+from projgen.pca.moments import Moments, MomentSummary, summed
 from projgen.pca.outputs import OutputScale
 
 _EXACT_OUTPUTS = 12
@@ -78,11 +78,16 @@ class _Tap:
 
     layer: Layer
     inputs: list[Moments]
+    group: Any = None
     outputs: list[Moments] = field(default_factory=list)
     patches: list[Moments] = field(default_factory=list)
     pending: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
     curvature: dict[str, Tensor] = field(default_factory=dict)
     curvature_rows: int = 0
+
+    def moments(self, width: int) -> Moments:
+        """New moments that the process group shares."""
+        return Moments(width, group=self.group)
 
     def add_curvature(self, key: str, gradients: Tensor) -> None:
         """Add sum of g g^T of rows (n, O), or of (g, n, O/g) blocks."""
@@ -98,6 +103,7 @@ def collect(
     curvature: bool,
     device: torch.device,
     required: bool = True,
+    group: Any = None,
     seed: int = 0,
 ) -> Collected:
     """Run an own copy of a model (it gets hooks) over the batches once.
@@ -105,16 +111,19 @@ def collect(
     Args:
         model: in eval mode, without gradients; it is changed by this function.
         curvature: also differentiate the outputs and gather conv patches.
+        group: torch process group over whose members the data is spread; all get the same result.
         required: refuse layers that the model never calls; else they are left out.
     """
-    taps = {layer.name: _Tap(layer, []) for layer in layers}
+    taps = {layer.name: _Tap(layer, [], group) for layer in layers}
     batch_axis = 1 if input_layout(model).time_axis == 0 else 0
     outputs = _Outputs(torch.Generator(device="cpu").manual_seed(seed))
     stream = iter(batches)
     held = list(_first_batches(stream, batch_axis)) if curvature else []
     if held:
         with torch.no_grad():
-            outputs.scale.calibrate([run_model(model, place(b, model, device), i) for i, b in enumerate(held)], held)
+            outputs.scale.calibrate(
+                [run_model(model, place(b, model, device), i) for i, b in enumerate(held)], held, group
+            )
     _install(model, taps, curvature)
     samples = 0
     shapes: tuple[tuple[int, ...], ...] = ()
@@ -134,6 +143,9 @@ def collect(
             "layers that the model calls; leave others out of layer_names",
             "layer_names",
         )
+    if group is not None:
+        samples = int(summed(torch.tensor(samples, device=device), group))
+        outputs.sum_over(group)
     done = {name: _finish(tap, samples) for name, tap in taps.items() if tap.inputs}
     return Collected(done, samples, outputs.variance(), shapes)
 
@@ -150,6 +162,11 @@ def _first_batches(stream: Iterator[tuple[Tensor, ...]], axis: int) -> Iterator[
 
 def _finish(tap: _Tap, samples: int) -> LayerStats:
     rows = max(tap.curvature_rows, 1)
+    if tap.group is not None and tap.curvature:
+        device = next(iter(tap.curvature.values())).device
+        rows = int(summed(torch.tensor(tap.curvature_rows, device=device), tap.group))
+        for value in tap.curvature.values():
+            summed(value, tap.group)
     return LayerStats(
         tap.layer,
         samples,
@@ -179,6 +196,13 @@ class _Outputs:
                 self._sums.append(torch.zeros(2, x.shape[-1], dtype=torch.float64, device=x.device))
             self._sums[index] += torch.stack((rows.sum(0), (rows * rows).sum(0)))
             self._rows += rows.shape[0] * (index == 0)
+
+    def sum_over(self, group: Any) -> None:
+        """Add up the sums of a process group's members."""
+        for sums in self._sums:
+            summed(sums, group)
+        if self._sums:
+            self._rows = int(summed(torch.tensor(self._rows, device=self._sums[0].device), group))
 
     def variance(self) -> float:
         total = 0.0
@@ -260,7 +284,7 @@ def _watch(tap: _Tap, z: Tensor, curvature: bool, extra: Tensor | None = None) -
 
 def _linear_hook(tap: _Tap, curvature: bool, _module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
     if not tap.inputs:
-        tap.inputs.append(Moments(tap.layer.inputs))
+        tap.inputs.append(tap.moments(tap.layer.inputs))
     tap.inputs[0].update(args[0].detach().reshape(-1, tap.layer.inputs))
     return _watch(tap, out, curvature)
 
@@ -273,10 +297,10 @@ def _conv_hook(tap: _Tap, curvature: bool, module: nn.Module, args: tuple[Tensor
     x, y = (x, y) if batched else (x.unsqueeze(0), y.unsqueeze(0))
     taps = int(np.prod(module.kernel_size))
     if not tap.inputs:
-        tap.inputs = [Moments(layer.inputs) for _ in range(groups)]
-        tap.outputs = [Moments(layer.outputs) for _ in range(groups)]
+        tap.inputs = [tap.moments(layer.inputs) for _ in range(groups)]
+        tap.outputs = [tap.moments(layer.outputs) for _ in range(groups)]
         if curvature:
-            tap.patches = [Moments(layer.inputs * taps) for _ in range(groups)]
+            tap.patches = [tap.moments(layer.inputs * taps) for _ in range(groups)]
     for moments, tensor in ((tap.inputs, x), (tap.outputs, y)):
         for group, part in enumerate(tensor.chunk(groups, 1)):
             moments[group].update(part.movedim(1, -1).reshape(-1, part.shape[1]))
@@ -377,7 +401,7 @@ def _run_cell(
         previous = torch.cat((initial[0].unsqueeze(0), hidden[:-1])).detach()
         joint = torch.cat((x.detach(), previous), -1)
         if not tap.inputs:
-            tap.inputs.append(Moments(joint.shape[-1]))
+            tap.inputs.append(tap.moments(joint.shape[-1]))
         tap.inputs[0].update(joint.reshape(-1, joint.shape[-1]))
         if probe is not None:
             reset = None

@@ -8,10 +8,11 @@ mean is large. Sums of moments are moments, so parts computed apart (batches, pr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 _BLOCK = 1024
 
@@ -22,11 +23,14 @@ class Moments:
 
     Attributes:
         width: number of features d.
-        rows: vectors seen.
+        rows: vectors seen, by all processes once finished.
+        group: torch process group whose members each see a part of the rows; they must make their first update
+            and finish in the same order as their other moments. The shift is that of the group's first member.
     """
 
     width: int
     rows: int = 0
+    group: Any = None
     _shift: Tensor | None = field(default=None, repr=False)
     _sum: Tensor | None = field(default=None, repr=False)
     _outer: Tensor | None = field(default=None, repr=False)
@@ -37,6 +41,8 @@ class Moments:
             return
         if self._shift is None or self._sum is None or self._outer is None:
             self._shift = rows[:_BLOCK].mean(0)
+            if self.group is not None:
+                distributed.broadcast(self._shift, group=self.group, group_src=0)
             self._sum = torch.zeros(self.width, dtype=torch.float64, device=rows.device)
             self._outer = torch.zeros(self.width, self.width, dtype=torch.float64, device=rows.device)
         for start in range(0, rows.shape[0], _BLOCK):
@@ -49,6 +55,10 @@ class Moments:
         """The moments so far, as float64 NumPy arrays; at least one row must have been seen."""
         if self._shift is None or self._sum is None or self._outer is None:
             raise ValueError("no rows were seen")
+        if self.group is not None:
+            self.rows = int(summed(torch.tensor(self.rows, device=self._sum.device), self.group))
+            summed(self._sum, self.group)
+            summed(self._outer, self.group)
         shift = self._shift.double()
         delta = self._sum / self.rows
         centred = self._outer / self.rows - torch.outer(delta, delta)
@@ -77,6 +87,13 @@ class MomentSummary:
         """Moments of ``matrix @ x + offset``."""
         mean = matrix @ self.mean if offset is None else matrix @ self.mean + offset
         return MomentSummary(self.rows, mean, matrix @ self.covariance @ matrix.T)
+
+
+def summed(value: Tensor, group: Any) -> Tensor:
+    """The sum of a tensor over the members of a process group, in place."""
+    if group is not None:
+        distributed.all_reduce(value, group=group)
+    return value
 
 
 def spectrum(second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

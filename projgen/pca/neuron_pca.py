@@ -33,6 +33,8 @@ class NeuronPCA:
         curvature: also gather what ``method="output"`` needs: the outputs' curvature and conv patches. Without
             it the result serves ``method="pca"``.
         device: where to run; the model's own device by default.
+        process_group: torch process group whose members each bring a part of the data; their moments and
+            curvatures are summed, and every member gets the same components. Every member needs data.
         verbosity: off, summary, steps or iterations.
 
     The spectra are uncentred: eigenvalues (descending) and eigenvectors (columns) of E[x x^T], per layer name.
@@ -49,6 +51,7 @@ class NeuronPCA:
         layer_names: list[str] | str | None = None,
         curvature: bool = True,
         device: torch.device | str | None = None,
+        process_group: Any = None,
         verbosity: str = "summary",
     ) -> None:
         module = as_module(model)
@@ -63,7 +66,9 @@ class NeuronPCA:
         stream = reporter.track(batches, "neuron PCA", batches.length)
         weights = {x.name: _linear_map(own, x) for x in layers if x.kind is Kind.LINEAR}
         named = layer_names is not None
-        collected = collect(own.to(place), layers, stream, curvature=curvature, device=place, required=named)
+        collected = collect(
+            own.to(place), layers, stream, curvature=curvature, device=place, required=named, group=process_group
+        )
         stats = {
             name: replace(s, outputs=(s.inputs[0].through(*weights[name]),)) if name in weights else s
             for name, s in collected.layers.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from projgen.errors import UnsupportedError
 
@@ -23,8 +23,8 @@ class OutputScale:
     def __init__(self) -> None:
         self._scales: list[Tensor | None] = []
 
-    def calibrate(self, results: list[Any], inputs: list[tuple[Tensor, ...]]) -> None:
-        """Decide from the model's results on some batches."""
+    def calibrate(self, results: list[Any], inputs: list[tuple[Tensor, ...]], group: Any = None) -> None:
+        """Decide from the model's results on some batches; in a process group its first member decides."""
         columns = [columns_of(result) for result in results]
         several, reconstructs = len(columns[0]) > 1, _flatten(results[0])[0].shape == inputs[0][0].shape
         for parts in zip(*columns, strict=True):
@@ -34,6 +34,8 @@ class OutputScale:
             scores = alike and not several and not reconstructs and rows.shape[1] > 1
             floor = max(float(spread.max()) * 1e-3, 1e-12)
             self._scales.append(None if scores else torch.clamp(spread, min=floor))
+        if group is not None:
+            distributed.broadcast_object_list(self._scales, group=group, group_src=0)
 
     @property
     def scores(self) -> bool:
