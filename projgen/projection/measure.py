@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from projgen.data import Batches, input_layout, place, run_model
-from projgen.pca.outputs import OutputScale, columns_of
+from projgen.pca.outputs import OutputScale
 
 _SAMPLES = 512
 _TOGETHER = 64
@@ -31,7 +30,7 @@ class OutputError:
             results = [run_model(teacher, batch, index) for index, batch in enumerate(self._batches)]
             self._scale.calibrate(results, self._batches)
             self._wanted = [self._scale.normalise(result) for result in results]
-        self._divergence = self._scale.scores and not _probabilities(results)
+        self._divergence = self._scale.scores
         spreads = zip(*self._wanted, strict=True)
         self._spread = [float(torch.cat([p.flatten() for p in parts]).var(correction=0)) or 1.0 for parts in spreads]
 
@@ -103,9 +102,3 @@ def spread(batches: Batches, samples: int) -> Iterator[tuple[Tensor, ...]]:
         seen += batch[0].shape[0]
         if seen >= samples:
             return
-
-
-def _probabilities(results: list[Any]) -> bool:
-    """Whether the outputs went through a softmax already."""
-    rows = torch.cat([y.reshape(-1, y.shape[-1]) for result in results for y in columns_of(result)])
-    return bool((rows >= 0).all() and ((rows.sum(-1) - 1).abs() < 1e-3).all())

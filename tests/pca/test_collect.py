@@ -193,6 +193,21 @@ def test_outputs_that_are_no_scores_are_standardised() -> None:
     np.testing.assert_allclose(curvature, np.diag(1 / spread**2) / 2, rtol=1e-9)
 
 
+def test_outputs_of_a_softmax_count_as_the_scores_before_it() -> None:
+    torch.manual_seed(6)
+    scores = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 4)).double()
+    for parameter in scores.parameters():
+        parameter.data *= 3
+    x = torch.randn(100, 6, dtype=torch.float64)
+    through = nn.Sequential(*scores, nn.Softmax(1))
+    one, two = (gather(model, [(x,)]) for model in (scores, through))
+    for name in ("0", "2"):
+        np.testing.assert_allclose(
+            two.layers[name].curvature["z"], one.layers[name].curvature["z"], rtol=1e-7, atol=1e-12
+        )
+    assert two.output_variance == pytest.approx(one.output_variance)
+
+
 def test_packed_sequences_and_uncalled_layers_are_refused() -> None:
     class Packed(nn.Module):
         def __init__(self) -> None:
