@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class Matrix:
         layout: their order.
         field: initialiser of ``pg_conv_dsp_matrix``.
         per_block: instructions for three pixels of one group.
+        code_bytes: of the block where it is for this number of inputs alone.
     """
 
     block: Block
@@ -42,6 +44,7 @@ class Matrix:
     layout: MatrixStream
     field: tuple[int, ...]
     per_block: float
+    code_bytes: int
 
 
 def is_packed(graph: Graph, node: Node) -> bool:
@@ -56,8 +59,25 @@ def is_clamped(graph: Graph, node: Node) -> bool:
     return (requant.low, requant.high) != (y.dtype.low, y.dtype.high)
 
 
-def matrix(graph: Graph, node: Node, g: Geometry) -> Matrix:
-    """The block for a convolution node whose windows are gathered in order (KH, KW, C)."""
+def call(function: str, driver: str, struct: str, types: tuple[str, str], blocks: str, *, row: bool = True) -> Block:
+    """The C function that hands ``blocks`` (names, as arguments) to a driver."""
+    parameters: Parameters = {
+        "function": function,
+        "driver": driver,
+        "struct": struct,
+        "x": types[0],
+        "y": types[1],
+        "blocks": blocks,
+        "row": int(row),
+    }
+    return Block("conv_dsp_call.h.j2", function, tuple(parameters.items()))
+
+
+def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
+    """The block for a convolution node whose windows are gathered in order (KH, KW, C).
+
+    ``looped``: the block for any number of inputs instead of straight-line code for this one.
+    """
     requant = matrix_numerics(node).requant
     packed, clamped = is_packed(graph, node), is_clamped(graph, node)
     wide_x, wide_y = g.x.dtype is DType.INT16, g.y.dtype is DType.INT16
@@ -65,7 +85,7 @@ def matrix(graph: Graph, node: Node, g: Geometry) -> Matrix:
     outputs = g.w[0] // groups
     order = WIDENED if packed is not wide_x else NATURAL
     layout = MatrixStream(g.w, groups, packed, order)
-    unrolled = layout.quads if layout.quads <= UNROLLED_QUADS else 0
+    unrolled = layout.quads if layout.quads <= UNROLLED_QUADS and not looped else 0
     odd = outputs % 2
     variant = f"{'packed' if packed else 'plain'}_{SUFFIX[g.y.dtype]}{'_odd' if odd else ''}"
     variant += f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
@@ -92,28 +112,25 @@ def matrix(graph: Graph, node: Node, g: Geometry) -> Matrix:
         layout,
         (layout.quads, outputs, g.w[0] * size, requant.zero_point, requant.low, requant.high),
         pairs * ((17 if packed else 19) * layout.quads + around) + (14 if unrolled else 26),
+        4 * ((17 if packed else 19) * unrolled + 42) if unrolled else 0,
     )
 
 
-def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
     if not g.is_pointwise or g.attrs.stride != (1, 1) or g.attrs.groups != 1:
         return None
-    made = matrix(graph, node, g)
+    made = matrix(graph, node, g, looped=looped)
     height, width, outputs = g.y.step_shape
     inputs, pixels = g.w[3], height * width
     function = f"pg_pointwise_dsp_{made.variant}"
-    driver: Parameters = {
-        "function": function,
-        "matrix": made.block.function,
-        "x": CTYPES[g.x.dtype],
-        "y": CTYPES[g.y.dtype],
-    }
+    suffix = f"{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
+    types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     quads, sizes = made.layout.quads, (g.x.dtype.bytes, g.y.dtype.bytes)
     filled = 10.5 * quads + (60 if inputs % 4 else 10) if sizes[0] == 1 else 27 * quads
     shrinks = outputs * sizes[1] <= inputs * sizes[0]
     return KernelChoice(
-        kernel="pointwise_dsp",
+        kernel=f"pointwise_dsp{'_looped' if looped else ''}",
         function=function,
         struct="pg_pointwise_dsp_params",
         fields={
@@ -125,17 +142,16 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         },
         tables=(made.stream,),
         sources=("pg_pointwise_dsp.h",),
-        blocks=(made.block, Block("conv_dsp_pointwise.h.j2", function, tuple(driver.items()))),
+        blocks=(
+            made.block,
+            call(function, f"pg_pointwise_dsp_{suffix}", "pg_pointwise_dsp_params", types, made.block.function),
+        ),
         instructions=-(-pixels // 3) * (made.per_block + filled + 20) + 40,
         scratch_bytes=24 * quads + (_spill(g) if pixels % 3 or width % 3 else 0),
         in_place=frozenset({"x"} if shrinks else ()),
         row_function=f"{function}_row",
+        code_bytes=made.code_bytes,
     )
-
-
-def _driver(function: str, made: Matrix, g: Geometry) -> Parameters:
-    """What the templates around the block see."""
-    return {"function": function, "matrix": made.block.function, "x": CTYPES[g.x.dtype], "y": CTYPES[g.y.dtype]}
 
 
 def _spill(g: Geometry) -> int:
@@ -143,11 +159,11 @@ def _spill(g: Geometry) -> int:
     return -(-3 * g.w[0] // 4) * 4 * g.y.dtype.bytes + 3 * g.w[3] * g.x.dtype.bytes
 
 
-def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
     if g.is_depthwise:
         return None
-    made = matrix(graph, node, g)
+    made = matrix(graph, node, g, looped=looped)
     height, width, channels = g.y.step_shape
     _, kernel_h, kernel_w, inputs = g.w
     groups, itemsize = g.attrs.groups, g.x.dtype.bytes
@@ -159,12 +175,22 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     gather = f"pg_conv_dsp_gather_{kernel_h}x{row_bytes}" if padded else ""
     kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
     function = f"pg_conv2d_dsp_{made.variant}_{kind}"
-    driver = {**_driver(function, made, g), "gather": gather, "straight": int(straight), "padded": int(padded)}
+    types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
+    driver = f"pg_conv2d_dsp_{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}_{'padded' if padded else kind}"
+    parameters: Parameters = {
+        "function": driver,
+        "x": types[0],
+        "y": types[1],
+        "straight": int(straight),
+        "padded": int(padded),
+    }
     blocks = [made.block]
     if padded:
         rows: Parameters = {"function": gather, "rows": kernel_h, "bytes": row_bytes}
         blocks.append(Block("conv_dsp_gather.h.j2", gather, tuple(rows.items())))
-    blocks.append(Block("conv_dsp_im2col.h.j2", function, tuple(driver.items())))
+    blocks.append(Block("conv_dsp_im2col.h.j2", driver, tuple(parameters.items())))
+    names = f"{made.block.function}, {gather}" if padded else made.block.function
+    blocks.append(call(function, driver, "pg_conv2d_dsp_params", types, names))
     quads, pixels = made.layout.quads, height * width
     ring = 24 * quads + 12 * quads * itemsize + -(-3 * channels // groups // 4) * 4 * g.y.dtype.bytes
     fields: dict[str, Field] = {
@@ -182,7 +208,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     else:
         copied = kernel_h * (30 + (row_bytes / 1.6 if straight else 4 * row_bytes) + 40 * _border(g) / pixels)
     return KernelChoice(
-        kernel="conv2d_dsp",
+        kernel=f"conv2d_dsp{'_looped' if looped else ''}",
         function=function,
         struct="pg_conv2d_dsp_params",
         fields=fields,
@@ -192,6 +218,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         instructions=groups * pixels * (made.per_block / 3 + widened + copied + 20),
         scratch_bytes=ring + (kernel_h * pitch * itemsize if padded else 0),
         row_function=f"{function}_row",
+        code_bytes=made.code_bytes + (5 * words if padded else 0),
     )
 
 
@@ -205,5 +232,7 @@ def _border(g: Geometry) -> int:
 
 KERNELS = (
     KernelDef("pointwise_dsp", "conv2d", frozenset({"dsp"}), _pointwise),
+    KernelDef("pointwise_dsp_looped", "conv2d", frozenset({"dsp"}), partial(_pointwise, looped=True)),
     KernelDef("conv2d_dsp", "conv2d", frozenset({"dsp"}), _gathered),
+    KernelDef("conv2d_dsp_looped", "conv2d", frozenset({"dsp"}), partial(_gathered, looped=True)),
 )

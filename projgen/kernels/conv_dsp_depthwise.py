@@ -11,7 +11,7 @@ import numpy.typing as npt
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
 from projgen.kernels.conv import Geometry, geometry
-from projgen.kernels.conv_dsp import Parameters, is_clamped
+from projgen.kernels.conv_dsp import Parameters, call, is_clamped
 from projgen.kernels.conv_dsp_layouts import as_words, halves, signed, words
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import matrix_numerics
@@ -20,7 +20,7 @@ from projgen.targets import Target
 
 Array = npt.NDArray[np.generic]
 
-STRAIGHT = 6  # pairs of rows up to which a column is straight-line code
+STRAIGHT = 4  # pairs of rows up to which a column is straight-line code
 ANY_WORDS = 48  # words of weights up to which the block of any kernel is emitted
 LDRD_REACH = 1020
 LDR_REACH = 4095
@@ -121,11 +121,11 @@ def _unrolled(steps: int) -> int:
     """Steps of straight-line code in a column."""
     if steps <= STRAIGHT:
         return max(1, steps)
-    return next((u for u in (6, 5, 4) if steps % u == 0), 6)
+    return next((u for u in (4, 3, 5) if steps % u == 0), 4)
 
 
-def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float] | None:
-    """Parameters of the block for kernel height 3, and its instructions a channel."""
+def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float, int] | None:
+    """Parameters of the block for kernel height 3, its instructions a channel, and its bytes of code."""
     _, kh, kw, _ = g.w
     (sh, sw), (dh, dw) = g.attrs.stride, g.attrs.dilation
     if kh != 3 or kw > 3 or dh != 1 or sh > 2:
@@ -154,11 +154,12 @@ def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters
         "shift": shift,
         "clamped": int(clamped),
     }
-    return parameters, columns * column + 22
+    length = (min(steps, unroll) + steps % unroll) * step + single + 40
+    return parameters, columns * column + 22, 4 * length
 
 
-def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float] | None:
-    """Parameters of the block for any kernel, and its instructions a channel."""
+def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float, int] | None:
+    """Parameters of the block for any kernel, its instructions a channel, and its bytes of code."""
     _, kh, kw, _ = g.w
     (sh, sw), (dh, dw) = g.attrs.stride, g.attrs.dilation
     paired = dh == 1 and kh > 1
@@ -185,7 +186,8 @@ def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters,
         "shift": shift,
         "clamped": int(clamped),
     }
-    return parameters, columns * column + 12
+    length = sum(per_tap * kw * (2 * n + 1) + n * (requantised + 1) + 6 for n in {min(4, rows), rows % 4} if n)
+    return parameters, columns * column + 12, 4 * length + 60
 
 
 def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
@@ -203,14 +205,13 @@ def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         if found is None:
             return None
         kind, layout = "depthwise_any", TapTable(g.w, bool(found[0]["paired"]))
-    parameters, per_channel = found
+    parameters, per_channel, code = found
     block = f"pg_{kind}_dsp_" + "_".join(str(v) for v in parameters.values())
     function = f"{block}_map"
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     made = table("table", layout, constants, "weights, bias and multiplier of each channel in reading order")
     (_, width, inputs), channels = g.x.step_shape, g.w[0]
     pad = (zero & 0xFFFF) * 0x10001
-    driver: Parameters = {"function": function, "channel": block, "words": p.bytes}
     same = g.x.step_shape == g.y.step_shape and g.attrs.stride == (1, 1)
     return KernelChoice(
         kernel="depthwise_dsp",
@@ -229,11 +230,12 @@ def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         sources=("pg_depthwise_dsp.h",),
         blocks=(
             Block(f"conv_dsp_{kind}.h.j2", block, (("function", block), *parameters.items())),
-            Block("conv_dsp_planes.h.j2", function, tuple(driver.items())),
+            call(function, "pg_depthwise_dsp_map", "pg_depthwise_dsp_params", ("int8_t", "int8_t"), block, row=False),
         ),
         instructions=channels * (per_channel + 16) + -(-inputs // 4) * (p.instructions + 20) + 1.75 * p.bytes + 30,
         scratch_bytes=4 * p.bytes,
         in_place=frozenset({"x"} if same else ()),
+        code_bytes=code,
     )
 
 

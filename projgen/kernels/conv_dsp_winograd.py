@@ -9,14 +9,16 @@ import numpy as np
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
 from projgen.kernels.conv import Geometry, geometry
-from projgen.kernels.conv_dsp import Parameters, is_clamped
+from projgen.kernels.conv_dsp import Parameters, call, is_clamped
 from projgen.kernels.conv_dsp_winograd_layouts import Stride2Stream, Winograd1dStream, Winograd2dStream
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import matrix_numerics, peak
 from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
-UNROLLED_QUADS = 4  # quads of channels up to which the products are straight-line code
+UNROLLED_QUADS = 4  # quads of channels up to which the products of a 2-D tile are straight-line code
+UNROLLED_ROW_QUADS = 2  # the same of the forms along a row
+INT8 = ("int8_t", "int8_t")
 LARGEST_QUADS = 31  # reach of the loads and stores of double words
 
 
@@ -31,8 +33,8 @@ def _fits(graph: Graph, node: Node, g: Geometry, scale: int) -> bool:
     return (scale * reach) << matrix_numerics(node).requant.shift < 1 << 31 and -(-g.w[3] // 4) <= LARGEST_QUADS
 
 
-def _fields(node: Node, g: Geometry, row: int) -> dict[str, Field]:
-    """The parameter struct: ``row`` bytes lie between output rows."""
+def _fields(node: Node, g: Geometry, columns: int, parts: int) -> dict[str, Field]:
+    """The parameter struct."""
     requant = matrix_numerics(node).requant
     top, _, left, _ = g.attrs.padding
     wide = -(-g.w[3] // 4) * 4
@@ -40,11 +42,21 @@ def _fields(node: Node, g: Geometry, row: int) -> dict[str, Field]:
     return {
         "stream": TableRef("stream"),
         "row": (*g.x.step_shape, wide, top, left, matrix_numerics(node).input_zero_point),
+        "columns": columns,
+        "kernel_h": g.w[1],
+        "stride_h": g.attrs.stride[0],
+        "parts": parts,
         "out_h": out_h,
         "out_w": out_w,
         "out_c": out_c,
-        "out": (row, requant.zero_point, requant.low, requant.high),
+        "out": (out_w * out_c, requant.zero_point, requant.low, requant.high),
     }
+
+
+def _row_copy(g: Geometry) -> float:
+    """Instructions of the padded copy of an input row."""
+    (_, width, channels) = g.x.step_shape
+    return width * channels * 0.65 + 20 if channels % 4 == 0 else width * (-(-channels // 4) * 4 + 5) + 60
 
 
 def _around(graph: Graph, node: Node) -> int:
@@ -66,7 +78,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     variant = f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
     block = f"pg_winograd2d_{shape}{variant}"
     source = f"pg_winograd2d_input_{4 * quads}x{columns}"
-    function = f"{block}_{columns}"
+    function = f"{block}_{columns}_map"
     products: Parameters = {
         "function": block,
         "quads": quads,
@@ -76,35 +88,29 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
         "clamped": int(clamped),
     }
     transform: Parameters = {"function": source, "quads": quads, "columns": columns}
-    driver: Parameters = {
-        "function": function,
-        "block": block,
-        "input": source,
-        "quads": quads,
-        "columns": columns,
-        "pairs": pairs,
-    }
+    names = f"{block}, {source}_rows, {source}_tiles"
     row_pairs = -(-out_h // 2)
-    per_pair = 160 * quads + 115 + (16 * 4 + 14 if not unrolled else 0) + 16 * (3 + _around(graph, node))
+    per_pair = 160 * quads + 130 + (16 * 4 + 14 if not unrolled else 0) + 16 * (3 + _around(graph, node))
     per_tiles = outputs // 2 * per_pair + quads * 116 + 60
-    per_rows = columns * quads * 27 + 2 * g.x.step_shape[1] * quads * 2.5 + 120
+    per_rows = columns * quads * 27 + 2 * _row_copy(g) + 120
     shorter = out_w * outputs <= g.x.step_shape[1] * g.w[3] and g.attrs.padding[0] <= 2
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     return KernelChoice(
         kernel="winograd2d_dsp",
         function=function,
         struct="pg_winograd_params",
-        fields=_fields(node, g, out_w * outputs),
+        fields=_fields(node, g, columns, 16),
         tables=(table("stream", layout, constants, "bias, transformed weights and multipliers in reading order"),),
         sources=("pg_winograd.h",),
         blocks=(
             Block("conv_dsp_winograd2d.h.j2", block, tuple(products.items())),
             Block("conv_dsp_winograd2d_input.h.j2", source, tuple(transform.items())),
-            Block("conv_dsp_winograd2d_map.h.j2", function, tuple(driver.items())),
+            call(function, "pg_winograd2d_map", "pg_winograd_params", INT8, names, row=False),
         ),
         instructions=row_pairs * (pairs * per_tiles + per_rows) + 100,
         scratch_bytes=48 * columns * quads + 256 * quads + 8 * outputs,
         in_place=frozenset({"x"} if shorter else ()),
+        code_bytes=(16 if unrolled else 1) * 40 * quads + 1400,
     )
 
 
@@ -114,14 +120,13 @@ class _RowForm:
 
     kernel: str
     prefix: str
-    what: str
     parts: int
     per_pair: float  # instructions of two outputs and tiles beside products and subroutine calls
     transform: int  # of two tiles of one quad
 
 
-_F23 = _RowForm("winograd1d_dsp", "winograd1d", "exact F(2, 3)", 4, 39, 48)
-_STRIDE2 = _RowForm("winograd_stride2_dsp", "winograd_stride2", "stride 2, exact Winograd form,", 5, 29, 54)
+_F23 = _RowForm("winograd1d_dsp", "winograd1d", 4, 39, 48)
+_STRIDE2 = _RowForm("winograd_stride2_dsp", "winograd_stride2", 5, 29, 54)
 
 
 def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream | Stride2Stream) -> KernelChoice:
@@ -132,11 +137,11 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
     kernel_h, stride = g.w[1], g.attrs.stride
     quads, pairs = layout.quads, -(-out_w // 4)
     columns = max(4 * stride[1] * pairs + 3 - stride[1], g.attrs.padding[2] + in_w)
-    unrolled = quads <= UNROLLED_QUADS
+    unrolled = quads <= UNROLLED_ROW_QUADS
     variant = f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
     block = f"pg_{form.prefix}_{kernel_h}x{4 * quads}x{outputs}{variant}"
     source = f"pg_{form.prefix}_input_{4 * quads}x{pairs}"
-    function = f"{block}_{columns}x{stride[0]}_map"
+    function = f"{block}_{pairs}_map"
     products: Parameters = {
         "function": block,
         "rows": kernel_h,
@@ -147,38 +152,27 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
         "clamped": int(clamped),
     }
     transform: Parameters = {"function": source, "quads": quads, "pairs": pairs}
-    driver: Parameters = {
-        "function": function,
-        "block": block,
-        "input": source,
-        "what": form.what,
-        "rows": kernel_h,
-        "stride": stride[0],
-        "quads": quads,
-        "columns": columns,
-        "pairs": pairs,
-        "parts": form.parts,
-    }
     each = form.parts * (10 * kernel_h * quads + (kernel_h if unrolled else kernel_h + 5)) + form.per_pair
     per_tiles = outputs // 2 * (each + 8 * (3 + _around(graph, node))) + 30 + 2 * form.parts * kernel_h
-    per_row = pairs * quads * form.transform + in_w * quads * 2.5 + 60
+    per_row = pairs * quads * form.transform + _row_copy(g) + 70
     shorter = out_w * outputs <= in_w * inputs and g.attrs.padding[0] < kernel_h
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     return KernelChoice(
         kernel=form.kernel,
         function=function,
         struct="pg_winograd_params",
-        fields=_fields(node, g, out_w * outputs),
+        fields=_fields(node, g, columns, form.parts),
         tables=(table("stream", layout, constants, "bias, transformed weights and multipliers in reading order"),),
         sources=("pg_winograd.h",),
         blocks=(
             Block(f"conv_dsp_{form.prefix}.h.j2", block, tuple(products.items())),
             Block(f"conv_dsp_{form.prefix}_input.h.j2", source, tuple(transform.items())),
-            Block("conv_dsp_winograd_rows_map.h.j2", function, tuple(driver.items())),
+            call(function, "pg_winograd_rows_map", "pg_winograd_params", INT8, f"{block}, {source}", row=False),
         ),
         instructions=out_h * (pairs * per_tiles + stride[0] * per_row + 30) + 100,
         scratch_bytes=4 * columns * quads + 16 * kernel_h * pairs * form.parts * quads + 4 * outputs,
         in_place=frozenset({"x"} if shorter else ()),
+        code_bytes=(form.parts if unrolled else 1) * 40 * quads * kernel_h + 700,
     )
 
 

@@ -20,7 +20,7 @@ def _window(attrs: MaxPool2d | AvgPool2d, x: TensorType, y: TensorType) -> tuple
     return (in_h, in_w, out_h, out_w, channels, *attrs.kernel, *attrs.stride, top, left)
 
 
-def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
+def max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
     if not isinstance(node.attrs, MaxPool2d):
         raise TypeError(f"node {node.name!r} is no maximum pooling")
     x, y = graph.arg(node, "x").type, graph.type(node.output)
@@ -36,7 +36,7 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
     )
 
 
-def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+def avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     n = node.numerics
     if not isinstance(node.attrs, AvgPool2d) or not isinstance(n, PoolNumerics):
         raise TypeError(f"node {node.name!r} is no average pooling")
@@ -91,7 +91,7 @@ def _mean_time(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
 
 
 KERNELS = (
-    KernelDef("max_pool2d_portable", "max_pool2d", frozenset(), _max_pool2d),
-    KernelDef("avg_pool2d_portable", "avg_pool2d", frozenset(), _avg_pool2d),
+    KernelDef("max_pool2d_portable", "max_pool2d", frozenset(), max_pool2d),
+    KernelDef("avg_pool2d_portable", "avg_pool2d", frozenset(), avg_pool2d),
     KernelDef("mean_time_portable", "mean_time", frozenset(), _mean_time),
 )

@@ -93,6 +93,8 @@ class KernelChoice:
         instructions: predicted for one call (one step).
         row_function: the C function for one output row of a streamed segment ("" where there is none); it takes the
             same parameter struct and scratch.
+        library_functions: what it calls of the back end's library.
+        code_bytes: estimated size of the code emitted for this shape alone; what shapes share counts nothing.
     """
 
     kernel: str
@@ -107,16 +109,20 @@ class KernelChoice:
     state_bytes: int = 0
     in_place: frozenset[str] = field(default_factory=frozenset)
     row_function: str = ""
+    library_functions: tuple[str, ...] = ()
+    code_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class KernelDef:
     """One way to realise one operator. ``isa``: features the target must have (empty: portable C99).
 
-    ``apply`` returns None where the kernel does not fit the node (shape, range, alignment).
+    ``apply`` returns None where the kernel does not fit the node (shape, range, alignment). ``backend`` is "c" for
+    what the registry holds, or the library that the kernel calls.
     """
 
     name: str
     op: str
     isa: frozenset[str]
     apply: Callable[[Graph, Node, Target], KernelChoice | None]
+    backend: str = "c"

@@ -19,6 +19,9 @@ typedef struct {
     int32_t ring;        /* elements of scratch before the padded rows */
 } pg_conv2d_dsp_params;
 
+/* A block: copies a window whose rows lie step bytes apart to one place. */
+typedef void pg_conv2d_dsp_gather(const void *from, void *to, int32_t step);
+
 /* Whether row oy's windows lie inside the map as far as its height is concerned. */
 PG_INLINE bool pg_conv2d_dsp_row_inside(const pg_window *g, int32_t oy) {
     const int32_t iy = oy * g->stride_h - g->pad_top;

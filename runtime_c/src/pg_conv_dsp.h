@@ -18,6 +18,10 @@ typedef struct {
     int32_t high;
 } pg_conv_dsp_matrix;
 
+/* A block: three pixels through a matrix. */
+typedef void pg_conv_dsp_block(const uint32_t *x, const uint32_t *stream, void *y,
+                               const pg_conv_dsp_matrix *p);
+
 /* Halfword i of a word, as a signed number. */
 PG_INLINE int32_t pg_conv_dsp_half(uint32_t word, int32_t i) {
     return (int16_t)(uint16_t)(word >> (16 * i) & 0xffffu);
@@ -127,6 +131,15 @@ PG_KERNEL void pg_conv_dsp_pack(const int16_t *x, int32_t step, uint32_t *to, in
             *word = 0;
         }
         x += step;
+    }
+}
+
+/* The operand of three pixels of either type, step elements apart. */
+PG_INLINE void pg_conv_dsp_operand(const void *x, bool wide, int32_t step, uint32_t *to, int32_t count) {
+    if (wide) {
+        pg_conv_dsp_pack((const int16_t *)x, step, to, count);
+    } else {
+        pg_conv_dsp_widen((const int8_t *)x, step, to, count);
     }
 }
 

@@ -37,6 +37,10 @@ typedef struct {
     int32_t first;       /* words from the start of a plane to its first copied word */
 } pg_depthwise_dsp_params;
 
+/* A block: one output channel, y its first element. */
+typedef void pg_depthwise_dsp_channel(const uint32_t *plane, const uint32_t *table, int8_t *y,
+                                      const pg_depthwise_dsp_out *p);
+
 /* Copies count channels from x on to planes; to is the first copied word of the first plane. */
 PG_KERNEL void pg_depthwise_dsp_any(const int8_t *x, uint32_t *to, const pg_depthwise_dsp_plane *p,
                                     int32_t count) {
@@ -141,5 +145,38 @@ PG_KERNEL void pg_depthwise_dsp_planes(const int8_t *x, uint32_t *to, const pg_d
     pg_depthwise_dsp_any(x, to, p, 4);
 }
 #endif
+
+/* Four channels become planes, then each channel is computed. A channel is read before any of its outputs is
+ * written, so y may be x where both maps have the same shape. The last channels share their planes with
+ * channels that are done. Scratch: four planes. */
+PG_KERNEL void pg_depthwise_dsp_map(const pg_depthwise_dsp_params *p, const int8_t *x, int8_t *y,
+                                    void *scratch, pg_depthwise_dsp_channel *channel) {
+    uint32_t *planes = (uint32_t *)scratch;
+    const int32_t plane = p->plane.plane / 4;
+    const uint32_t *table = p->table;
+    const uint32_t pad = p->plane.pad;
+    for (int32_t i = 0; i < 4 * plane; i += 4) {
+        planes[i] = pad;
+        planes[i + 1] = pad;
+        planes[i + 2] = pad;
+        planes[i + 3] = pad;
+    }
+    for (int32_t c = 0; c < p->channels;) {
+        const int32_t first = c + 4 <= p->channels || p->channels < 4 ? c : p->channels - 4;
+        const int32_t end = first + 4 < p->channels ? first + 4 : p->channels;
+        if (end - first < 4) {
+            pg_depthwise_dsp_any(x + first, planes + p->first, &p->plane, end - first);
+        } else if (p->plane.columns > 0) {
+            pg_depthwise_dsp_planes(x + first, planes + p->first, &p->plane);
+        }
+        for (; c < end; ++c) {
+            for (int32_t i = 0; i < p->multiplier; ++i) {
+                channel(planes + (c - first) * plane, table, y, &p->out);
+                table += p->table_words;
+                ++y;
+            }
+        }
+    }
+}
 
 #endif /* PG_DEPTHWISE_DSP_H */

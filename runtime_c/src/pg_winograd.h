@@ -25,9 +25,50 @@ typedef struct {
 typedef struct {
     const uint32_t *stream; /* start values, transformed weights and multipliers in reading order */
     pg_winograd_rows row;
+    int32_t columns;            /* of a padded row */
+    int32_t kernel_h, stride_h; /* where rows are transformed one by one */
+    int32_t parts;              /* of a transformed row, each as many words as channels */
     int32_t out_h, out_w, out_c;
     pg_winograd_out out;
 } pg_winograd_params;
+
+/* Blocks: two tiles through all outputs, from their operand or from one pointer a row; the input transforms,
+ * of four padded rows, of two tiles from those, and of one padded row. */
+typedef void pg_winograd_tiles(const uint32_t *v, const uint32_t *stream, int8_t *y,
+                               const pg_winograd_out *p);
+typedef void pg_winograd_rows_tiles(const uint32_t *const *rows, const uint32_t *stream, int8_t *y,
+                                    const pg_winograd_out *p);
+typedef void pg_winograd_down(const int8_t *const *rows, uint32_t *t);
+typedef void pg_winograd_across(const uint32_t *t, uint32_t *v);
+typedef void pg_winograd_along(const int8_t *row, uint32_t *v);
+
+/* Pixels of `channels` bytes to places of whole words; what fills a word up is of no account. Reads up to
+ * three bytes after the last pixel. */
+#if PG_HAS_DSP
+PG_NAKED void pg_winograd_spread(PG_UNUSED int8_t *to, PG_UNUSED const int8_t *from, PG_UNUSED int32_t pixels,
+                                 PG_UNUSED int32_t channels) {
+    /* r0 to, r1 from, r2 pixels left, r3 channels, r4 words left, r5 from, r6 word, r12 words of a pixel. */
+    __asm volatile("push {r4-r6, lr}\n"
+                   "adds r4, r3, #3\n"
+                   "lsr r12, r4, #2\n"
+                   "1: mov r5, r1\n"
+                   "mov r4, r12\n"
+                   "2: ldr r6, [r5], #4\n"
+                   "str r6, [r0], #4\n"
+                   "subs r4, r4, #1\n"
+                   "bne 2b\n"
+                   "add r1, r1, r3\n"
+                   "subs r2, r2, #1\n"
+                   "bne 1b\n"
+                   "pop {r4-r6, pc}\n");
+}
+#else
+PG_KERNEL void pg_winograd_spread(int8_t *to, const int8_t *from, int32_t pixels, int32_t channels) {
+    for (int32_t i = 0; i < pixels; ++i) {
+        memcpy(to + i * ((channels + 3) / 4 * 4), from + i * channels, (size_t)channels);
+    }
+}
+#endif
 
 /* Row r of the padded map into to, whose borders hold the zero point already. */
 PG_KERNEL void pg_winograd_row(const pg_winograd_rows *p, const int8_t *x, int32_t r, int8_t *to) {
@@ -42,11 +83,10 @@ PG_KERNEL void pg_winograd_row(const pg_winograd_rows *p, const int8_t *x, int32
         pg_conv_dsp_copy(to, x, p->width * p->channels);
         return;
     }
-    for (int32_t i = 0; i < p->width; ++i) {
-        pg_conv_dsp_copy(to, x, p->channels);
-        to += p->wide;
-        x += p->channels;
+    if (p->width > 1) {
+        pg_winograd_spread(to, x, p->width - 1, p->channels);
     }
+    pg_conv_dsp_copy(to + (p->width - 1) * p->wide, x + (p->width - 1) * p->channels, p->channels);
 }
 
 /* Halfword by halfword. */
@@ -70,6 +110,89 @@ PG_INLINE uint32_t pg_winograd_dot(const uint32_t *a, const uint32_t *b, int32_t
         }
     }
     return sum;
+}
+
+/* 3x3 convolution, stride 1, F(2x2, 3x3). Two output rows at a time; the four input rows under them are kept
+ * as padded copies, two of them from the step before, so y may lie over x where its rows are no longer.
+ * Scratch, in padded rows of columns * wide bytes: 4, transformed rows 8; operand 64 * wide bytes; outputs of
+ * two tiles. */
+PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const int8_t *x, int8_t *y, void *scratch,
+                                 pg_winograd_tiles *block, pg_winograd_down *down,
+                                 pg_winograd_across *across) {
+    const int32_t pitch = p->columns * p->row.wide;
+    int8_t *rows = (int8_t *)scratch;
+    uint32_t *transformed = (uint32_t *)scratch + pitch;
+    uint32_t *operand = transformed + 2 * pitch;
+    int8_t *spill = (int8_t *)(operand + 16 * p->row.wide);
+    const int32_t outputs = p->out_c;
+    const int32_t length = p->out_w * outputs;
+    const pg_winograd_out beside = {4 * outputs, p->out.zero_point, p->out.low, p->out.high};
+    int32_t next = 0;
+    pg_fill(rows, p->row.zero_point, 4 * pitch, false);
+    for (int32_t oy = 0; oy < p->out_h; oy += 2) {
+        const int8_t *window[4];
+        for (; next < oy + 4; ++next) {
+            pg_winograd_row(&p->row, x, next, rows + next % 4 * pitch);
+        }
+        for (int32_t i = 0; i < 4; ++i) {
+            window[i] = rows + (oy + i) % 4 * pitch;
+        }
+        down(window, transformed);
+        for (int32_t ox = 0; ox < p->out_w; ox += 4) {
+            const int32_t left = p->out_w - ox;
+            across(transformed + 8 * ox, operand);
+            if (left >= 4 && oy + 1 < p->out_h) {
+                block(operand, p->stream, y + ox * outputs, &p->out);
+            } else {
+                const size_t bytes = (size_t)((left < 4 ? left : 4) * outputs);
+                block(operand, p->stream, spill, &beside);
+                memcpy(y + ox * outputs, spill, bytes);
+                if (oy + 1 < p->out_h) {
+                    memcpy(y + ox * outputs + length, spill + 4 * outputs, bytes);
+                }
+            }
+        }
+        y += 2 * length;
+    }
+}
+
+/* A convolution of kernel height up to 3 whose rows are transformed one by one. Transformed rows are kept in
+ * a ring of kernel_h: an input row is read once, before the output row under it is written, so y may lie over
+ * x where its rows are no longer. Scratch: a padded row, the ring, outputs of two tiles. */
+PG_KERNEL void pg_winograd_rows_map(const pg_winograd_params *p, const int8_t *x, int8_t *y, void *scratch,
+                                    pg_winograd_rows_tiles *block, pg_winograd_along *along) {
+    const int32_t outputs = p->out_c;
+    const int32_t kernel = p->kernel_h;
+    const int32_t pair = p->parts * p->row.wide;
+    const int32_t words = (p->out_w + 3) / 4 * pair;
+    int8_t *padded = (int8_t *)scratch;
+    uint32_t *ring = (uint32_t *)scratch + p->columns * p->row.wide / 4;
+    int8_t *spill = (int8_t *)(ring + kernel * words);
+    int32_t next = 0;
+    pg_fill(padded, p->row.zero_point, p->columns * p->row.wide, false);
+    for (int32_t oy = 0; oy < p->out_h; ++oy) {
+        const uint32_t *window[3];
+        for (; next < oy * p->stride_h + kernel; ++next) {
+            pg_winograd_row(&p->row, x, next, padded);
+            along(padded, ring + next % kernel * words);
+        }
+        for (int32_t ky = 0; ky < kernel; ++ky) {
+            window[ky] = ring + (oy * p->stride_h + ky) % kernel * words;
+        }
+        for (int32_t left = p->out_w; left > 0; left -= 4) {
+            if (left >= 4) {
+                block(window, p->stream, y, &p->out);
+                y += 4 * outputs;
+            } else {
+                block(window, p->stream, spill, &p->out);
+                memcpy(y, spill, (size_t)(left * outputs));
+                y += left * outputs;
+            }
+            for (int32_t ky = 0; ky < kernel; ++ky) {
+                window[ky] += pair;
+            }
+        }
+    }
 }
 
 #endif /* PG_WINOGRAD_H */

@@ -17,7 +17,7 @@ from projgen.ops.conv import conv, sample
 from projgen.ops.record import Sample
 from tests.kernels.single_node import build, choice_of, chosen, differing, extreme, instructions
 
-KERNELS = ("pointwise_dsp", "conv2d_dsp")
+KERNELS = ("pointwise_dsp", "pointwise_dsp_looped", "conv2d_dsp", "conv2d_dsp_looped")
 SAME = (1, 1, 1, 1)
 
 

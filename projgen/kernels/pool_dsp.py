@@ -1,0 +1,79 @@
+"""Poolings on DSP cores: sums two to a word, maxima four to a word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from projgen.ir.attrs import AvgPool2d, MaxPool2d
+from projgen.ir.graph import Graph, Node
+from projgen.ir.numerics import PoolNumerics
+from projgen.ir.types import DType
+from projgen.kernels import pool
+from projgen.kernels.conv_dsp import Parameters
+from projgen.kernels.record import Block, KernelChoice, KernelDef
+from projgen.targets import Target
+
+LARGEST_WINDOW = 255  # pixels whose int8 sum fits 16 bits
+LONGEST_WINDOW = 32  # pixels up to which the maximum is straight-line code
+
+
+def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    portable = pool.avg_pool2d(graph, node, target)
+    n, attrs = node.numerics, node.attrs
+    if not isinstance(attrs, AvgPool2d) or not isinstance(n, PoolNumerics) or portable is None:
+        return None
+    y = graph.type(node.output)
+    channels, taps = y.step_shape[2], attrs.kernel[0] * attrs.kernel[1]
+    if channels < 8 or taps > LARGEST_WINDOW:
+        return None
+    out = n.requant
+    clamped = (out.low, out.high) != (y.dtype.low, y.dtype.high)
+    function = f"pg_avg_pool_dsp{f'_shift{out.shift}' if out.shift else ''}{'_clamped' if clamped else ''}"
+    parameters = (("function", function), ("shift", out.shift), ("clamped", int(clamped)))
+    octets = -(-channels // 8)
+    per_octet = 9 * taps + 4 * attrs.kernel[0] + 75 + (8 if out.shift else 0) + (49 if clamped else 0)
+    return replace(
+        portable,
+        kernel="avg_pool2d_dsp",
+        function=function,
+        sources=("pg_pool_dsp.h",),
+        blocks=(Block("avg_pool_dsp.h.j2", function, parameters),),
+        instructions=y.elements // channels * (octets * per_octet + 45) + 40,
+    )
+
+
+def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+    portable, attrs = pool.max_pool2d(graph, node, target), node.attrs
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
+    if not isinstance(attrs, MaxPool2d) or portable is None or x.dtype is not DType.INT8:
+        return None
+    (_, in_w, channels), (rows, columns) = x.step_shape, attrs.kernel
+    row = in_w * channels
+    if channels < 4 or rows * columns > LONGEST_WINDOW or (rows - 1) * row + (columns - 1) * channels > 4095:
+        return None
+    function = f"pg_max_pool_dsp_{rows}x{columns}_{channels}_{row}"
+    parameters: Parameters = {
+        "function": function,
+        "rows": rows,
+        "columns": columns,
+        "channels": channels,
+        "row": row,
+    }
+    quads = -(-channels // 4)
+    (height, width, _), (top, bottom, left, right) = y.step_shape, attrs.padding
+    border = height * width - max(0, height - top - bottom) * max(0, width - left - right)
+    return replace(
+        portable,
+        kernel="max_pool2d_dsp",
+        function=function,
+        sources=("pg_pool_dsp.h",),
+        blocks=(Block("max_pool_dsp.h.j2", function, tuple(parameters.items())),),
+        instructions=y.elements // channels * (quads * (3 * rows * columns + 1) + 45)
+        + border * quads * (10 * rows * columns + 20),
+    )
+
+
+KERNELS = (
+    KernelDef("avg_pool2d_dsp", "avg_pool2d", frozenset({"dsp"}), _avg_pool2d),
+    KernelDef("max_pool2d_dsp", "max_pool2d", frozenset({"dsp"}), _max_pool2d),
+)

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT-0
+ *
+ * Parameters of the poolings for cores with DSP instructions.
+ */
+#ifndef PG_POOL_DSP_H
+#define PG_POOL_DSP_H
+
+#include "pg_avg_pool2d.h"
+#include "pg_max_pool2d.h"
+
+/* One window of eight channels. */
+typedef struct {
+    int32_t rows, columns; /* pixels of the window */
+    int32_t pixel;         /* bytes from one pixel to the next */
+    int32_t skip;          /* bytes from the end of a row of the window to the next one */
+    int32_t start;         /* added to each sum */
+    int32_t multiplier;
+    int32_t zero_point; /* of the output */
+    int32_t low;        /* smallest and largest output; read where they are not the type's */
+    int32_t high;
+} pg_avg_pool_dsp_window;
+
+#endif /* PG_POOL_DSP_H */
