@@ -20,9 +20,8 @@ _FAMILIES = (
     "conv_dsp_winograd",
     "elementwise_dsp",
     "pool_dsp",
-    "elementwise_dsp",
-    "pool_dsp",
     "conv_mve",
+    "conv_mve_depthwise",
 )
 
 

@@ -80,3 +80,29 @@ class TapStream:
             for side, n in enumerate(pair):
                 w[:, n], b[:, n], m[:, n] = body[:, i, side], ends[:, i, side, 0], 2 * ends[:, i, side, 1]
         return {"w": w.reshape(self.shape), "b": b.reshape(-1), "m": m.reshape(-1)}
+
+
+@dataclass(frozen=True, slots=True)
+class PatchStream:
+    """Depthwise w (O, KH, KW, 1), b, m as words, channel by channel: 4 x 4 bytes of weights, b, m / 2.
+
+    The four words of weights are positions, their bytes columns: (ky, kx), or ``across`` (kx, ky).
+    """
+
+    shape: tuple[int, int, int, int]
+    across: bool
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        w = np.asarray(constants["w"]).astype(np.int8)[..., 0]
+        w = w.transpose(0, 2, 1) if self.across else w
+        body = words(np.pad(w, ((0, 0), (0, 4 - w.shape[1]), (0, 4 - w.shape[2]))))[..., 0]
+        b, m = (np.asarray(constants[role]).astype(np.int32) for role in ("b", "m"))
+        return np.concatenate([body, np.stack([b, m >> 1], axis=1).view(np.uint32)], axis=1).reshape(-1)
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        o, kh, kw, _ = self.shape
+        rows = table.astype(np.uint32).reshape(o, 6)
+        w = np.ascontiguousarray(rows[:, :4]).astype("<u4").view(np.int8).reshape(o, 4, 4)
+        w = np.ascontiguousarray((w.transpose(0, 2, 1) if self.across else w)[:, :kh, :kw])
+        ends = np.ascontiguousarray(rows[:, 4:]).view(np.int32)
+        return {"w": w.reshape(self.shape), "b": ends[:, 0].copy(), "m": 2 * ends[:, 1]}

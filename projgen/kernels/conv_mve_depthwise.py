@@ -1,0 +1,245 @@
+"""Depthwise convolutions on MVE cores: strips of columns, interleaved so that one vector is a 4 x 4 patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from projgen.ir.graph import Graph, Node
+from projgen.ir.types import DType
+from projgen.kernels.conv import Geometry, geometry
+from projgen.kernels.conv_mve_layouts import PatchStream
+from projgen.kernels.layouts import table
+from projgen.kernels.linear import matrix_numerics
+from projgen.kernels.record import Block, KernelChoice, KernelDef, TableRef
+from projgen.targets import Target
+
+_WORDS = 64  # bytes of one position's words
+_LARGEST = (1 << 16) - 1  # offset of an output
+_REACH = 508  # bytes that a gather's base moves
+
+Parameters = dict[str, int | str | tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a depthwise convolution: sizes of map, outputs and kernel, and elements of x and y from one to the
+    next."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    dilation: int
+    pad: int
+    x_step: int
+    y_step: int
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether neighbouring outputs see windows of at most three that overlap by all but one."""
+        return self.stride == 1 and self.dilation == 1 and self.kernel <= 3
+
+
+def axes(g: Geometry) -> tuple[Axis, Axis]:
+    """Height and width."""
+    (in_h, in_w, c), (out_h, out_w, _), a = g.x.step_shape, g.y.step_shape, g.attrs
+    return (
+        Axis(in_h, out_h, g.w[1], a.stride[0], a.dilation[0], a.padding[0], in_w * c, out_w * c),
+        Axis(in_w, out_w, g.w[2], a.stride[1], a.dilation[1], a.padding[2], c, c),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Strips of a depthwise convolution: ``along`` the positions of an axis, one or two columns of the other."""
+
+    along: Axis
+    aside: Axis
+    across: bool
+    shift: int
+    clamped: bool
+
+    @property
+    def together(self) -> int:
+        """Positions that one patch gives."""
+        return 2 if self.along.is_dense else 1
+
+    @property
+    def columns(self) -> int:
+        """Columns of a strip."""
+        return 2 if self.together == 2 and self.aside.is_dense and self.aside.outputs > 1 else 1
+
+    @property
+    def step(self) -> int:
+        """Bytes from patch to patch."""
+        return _WORDS * self.along.stride * self.together
+
+    @property
+    def span(self) -> int:
+        """Positions that patches touch."""
+        last = (self.along.outputs - 1) // self.together * self.together
+        return max(last, self.along.outputs - 1) * self.along.stride + 3 * self.along.dilation + 1
+
+    @property
+    def loaded(self) -> int:
+        """Positions of the map under windows."""
+        reach = (self.along.outputs - 1) * self.along.stride + (self.along.kernel - 1) * self.along.dilation + 1
+        return max(0, min(self.along.inputs, reach - self.along.pad))
+
+    @property
+    def words(self) -> int:
+        """Bytes of a strip's words."""
+        return max(self.span, self.along.pad + self.loaded) * _WORDS
+
+    @property
+    def fits(self) -> bool:
+        furthest = 3 * self.along.y_step + self.aside.y_step
+        kernels = max(self.along.kernel, self.aside.kernel)
+        back = _WORDS * self.along.stride * 3
+        return kernels <= 4 and furthest <= _LARGEST and max(self.step, back) <= _REACH and self.loaded > 0
+
+    def per_channel(self, columns: int) -> float:
+        """Instructions for the outputs of one channel in a strip."""
+        fours, tail = divmod(self.along.outputs, 4)
+        quad = 18 if self.together == 2 else 20
+        extra = self.shift + (4 if self.clamped else 0)
+        count = 14 if columns == 2 else 12 if self.together == 2 else 9
+        if columns == 2:
+            count += fours * (26 + extra + self.shift)
+            count += {0: 0, 1: 15, 2: 15, 3: 26}[tail] + (extra + 2 if tail else 0)
+        else:
+            count += fours * (quad + extra) + (quad + extra + 2 if tail else 0)
+        return count
+
+    def instructions(self, channels: int) -> float:
+        groups, rest = divmod(channels, 16)
+        strips = -(-self.aside.outputs // self.columns)
+        odd = self.aside.outputs % self.columns
+        per_group = strips * 85 + self.loaded * strips * 13
+        total = groups * per_group + ((per_group + self.loaded * strips) if rest else 0)
+        per_channel = (strips - odd) * self.per_channel(self.columns) + odd * self.per_channel(1)
+        return total + channels * per_channel + self.words / 8 + 60
+
+    def block(self, columns: int) -> Block:
+        """The emitted code for strips of ``columns``."""
+        fours, tail = divmod(self.along.outputs, 4)
+        name = f"pg_depthwise_mve_c{columns}x{self.together}_s{self.along.stride}"
+        name += f"_d{self.along.dilation}" if self.along.dilation > 1 else ""
+        name += f"_tail{tail}{'' if fours else '_only'}" if tail else ""
+        name += (f"_shift{self.shift}" if self.shift else "") + ("_clamped" if self.clamped else "")
+        parameters: Parameters = {
+            "function": name,
+            "columns": columns,
+            "together": self.together,
+            "stride": self.along.stride,
+            "dilation": self.along.dilation,
+            "tail": tail,
+            "whole": int(fours > 0),
+            "shift": self.shift,
+            "clamped": int(self.clamped),
+        }
+        return Block("depthwise_mve.h.j2", name, tuple(parameters.items()))
+
+    def field(self, columns: int, requant: tuple[int, int, int]) -> tuple[int, ...]:
+        """Initialiser of ``pg_depthwise_mve_block``."""
+        a, c = self.along.y_step, self.aside.y_step
+        outputs = self.along.outputs
+        fours, tail = divmod(outputs, 4)
+        # Order of the outputs after narrowing: the first patch's in the bottom halves, the second one's in the top.
+        second = 1 if outputs == 3 else 2
+        eight = [(p + top * second) * a + q * c for p in range(2) for q in range(2) for top in range(2)]
+        if columns == 2:
+            four = [min(p, outputs - 1) * a + q * c for p in range(2) for q in range(2)]
+        else:
+            four = [min(p, outputs - 1) * a for p in range(4)]
+        if tail == 0 or fours == 0:
+            back, patches = 0, 0
+        elif columns == 2:
+            back = tail % 2
+            patches = 2 if tail == 3 else 1
+        else:
+            back, patches = 4 - tail, 4 // self.together
+        moved = self._moved(columns, fours, tail, back, patches)
+        positions = [(i * self.along.dilation * _WORDS - self.step) & 0xFFFFFFFF for i in range(4)]
+        return (
+            *(low | high << 16 for low, high in zip(eight[::2], eight[1::2], strict=True)),
+            *four,
+            *requant,
+            fours,
+            4 - moved,
+            4 * a,
+            -back * a,
+            1 - (4 * fours - back) * a,
+            *positions,
+            c,
+        )
+
+    def _moved(self, columns: int, fours: int, tail: int, back: int, patches: int) -> int:
+        """Bytes that the addresses of the patches have moved after a channel."""
+        if fours:
+            return fours * (4 // self.together) * self.step + patches * self.step - back * _WORDS * self.along.stride
+        if columns == 2:
+            return self.step + (self.step - _WORDS if tail == 3 else 0)
+        return -(-tail // self.together) * self.step
+
+
+def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g = geometry(graph, node)
+    if not g.is_depthwise or g.w[0] != g.x.step_shape[2] or {g.x.dtype, g.y.dtype} != {DType.INT8}:
+        return None
+    requant = matrix_numerics(node).requant
+    clamped = (requant.low, requant.high) != (g.y.dtype.low, g.y.dtype.high)
+    height, width = axes(g)
+    walks = [Walk(height, width, False, requant.shift, clamped), Walk(width, height, True, requant.shift, clamped)]
+    walks = [w for w in walks if w.fits]
+    if not walks:
+        return None
+    channels = g.w[0]
+    walk = min(walks, key=lambda w: w.instructions(channels))
+    ahead = g.x.step_shape == g.y.step_shape and walk.columns == 2 and walk.aside.pad <= 2
+    main, last = walk.block(walk.columns), walk.block(1)
+    limits = (requant.zero_point, requant.low, requant.high)
+    function = main.function.replace("pg_depthwise_mve_", f"pg_depthwise_mve_strips{'_ahead' if ahead else ''}_")
+    driver: Parameters = {
+        "function": function,
+        "block": main.function,
+        "last": last.function,
+        "columns": walk.columns,
+        "ahead": int(ahead),
+    }
+    layout = PatchStream(g.w, walk.across)
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    along, aside = walk.along, walk.aside
+    blocks = [main, *([last] if walk.columns == 2 else [])]
+    return KernelChoice(
+        kernel="depthwise_mve",
+        function=function,
+        struct="pg_depthwise_mve_params",
+        fields={
+            "stream": TableRef("stream"),
+            "block": walk.field(walk.columns, limits),
+            "last": walk.field(1, limits),
+            "channels": channels,
+            "positions": walk.loaded,
+            "columns": aside.inputs,
+            "position_step": along.x_step,
+            "column_step": aside.x_step,
+            "position_pad": along.pad,
+            "column_pad": aside.pad,
+            "column_stride": aside.stride,
+            "column_dilation": aside.dilation,
+            "outputs": aside.outputs,
+            "y_column": aside.y_step,
+            "words": walk.words,
+            "zero_point": matrix_numerics(node).input_zero_point,
+        },
+        tables=(table("stream", layout, constants, "weights, bias and halved multiplier of each channel"),),
+        sources=("pg_conv_mve.h", "pg_depthwise_mve.h"),
+        blocks=(*blocks, Block("depthwise_mve_strips.h.j2", function, tuple(driver.items()))),
+        instructions=walk.instructions(channels),
+        scratch_bytes=16 + (2 if ahead else 1) * walk.words,
+        in_place=frozenset({"x"} if ahead else ()),
+    )
+
+
+KERNELS = (KernelDef("depthwise_mve", "conv2d", frozenset({"mve"}), _strips),)
