@@ -83,6 +83,10 @@ class MomentSummary:
         """Moments of the features start..stop-1."""
         return MomentSummary(self.rows, self.mean[start:stop], self.covariance[start:stop, start:stop])
 
+    def pick(self, index: np.ndarray) -> MomentSummary:
+        """Moments of some of the features, in the order given."""
+        return MomentSummary(self.rows, self.mean[index], self.covariance[np.ix_(index, index)])
+
     def through(self, matrix: np.ndarray, offset: np.ndarray | None = None) -> MomentSummary:
         """Moments of ``matrix @ x + offset``."""
         mean = matrix @ self.mean if offset is None else matrix @ self.mean + offset

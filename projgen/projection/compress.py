@@ -22,7 +22,7 @@ from projgen.projection.assemble import remember
 from projgen.projection.info import CompressionInfo, LayerInfo, summarise
 from projgen.projection.layers import ProjectedLayer, unpack_projected_layers
 from projgen.projection.measure import OutputError
-from projgen.projection.narrow import Start, best_candidate, refit_to
+from projgen.projection.narrow import Start, best_candidate, forecasts, predicted_candidate, refit_to
 from projgen.projection.pca_method import PcaWork
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import (
@@ -67,8 +67,9 @@ def compress(
         layer_names: only these layers; wildcards allowed.
         method: "output" minimises the output error, weighted by the outputs' curvature; "pca" projects onto the
             principal components of the activations.
-        prune: "output" with a goal for learnables and data: select and merge units or channels first. "auto"
-            keeps that where the measured output error is smaller at the same size, True always, False never.
+        prune: "output" with a goal for learnables: select and merge units or channels first. "auto" keeps that
+            where the output error (measured, or predicted without data) is smaller at the same size, True
+            always, False never.
         unpack: return ordinary layers instead of ``ProjectedLayer``.
         verbosity: off, summary, steps or iterations.
         device: where the statistics are gathered; the model's own by default.
@@ -97,15 +98,18 @@ def compress(
     if ranks is not None:
         how, chosen = "given", given_ranks(layers, ranks)
     elif learnables_reduction_goal is not None:
-        if error_of is not None and batches is not None and isinstance(work, Predictor):
-            budget = pca.learnables - math.ceil(learnables_reduction_goal * pca.learnables - 1e-9)
-            found = best_candidate(
-                own, layers, pca.collected.layers, budget, error_of, batches, here, reporter, prune=prune
-            )
-            how, chosen, result, work, narrow = "measured", found.chosen, found.model, found.work, found.layers
-            refit = found.refit
-        else:
+        if isinstance(work, PcaWork):
             chosen = work.for_removal(_removal(work, pca.learnables, learnables_reduction_goal))
+        else:
+            found = forecasts(own, layers, pca.collected.layers, _example(pca, here), prune=prune)
+            if error_of is not None and batches is not None:
+                best = best_candidate(
+                    own, found, learnables_reduction_goal, error_of, batches, here, reporter, prune=prune
+                )
+                how, refit = "measured", best.refit
+            else:
+                best = predicted_candidate(found, learnables_reduction_goal, prune=prune)
+            chosen, result, work, narrow = best.chosen, best.model, best.work, best.layers
     else:
         chosen = work.for_explained(_DEFAULT_GOAL if explained_variance_goal is None else explained_variance_goal)
     if result is None:
@@ -174,6 +178,11 @@ def _device(model: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+def _example(pca: NeuronPCA, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Inputs of the shapes that the data had, to trace the model with."""
+    return tuple(torch.zeros(shape, device=device) for shape in pca.collected.input_shapes)
+
+
 def _layer_info(before: Layer, layer: Layer, choice: Choice, work: PcaWork | Predictor) -> LayerInfo:
     """The record of a layer, ``before`` and after losing units."""
     dense = dense_cost(before)
@@ -186,7 +195,7 @@ def _layer_info(before: Layer, layer: Layer, choice: Choice, work: PcaWork | Pre
     return LayerInfo(layer.name, _kind(layer), projected, choice[:2], choice.joint, units, dense, after, explained)
 
 
-def _removal(work: PcaWork | Predictor, total: int, goal: float) -> int:
+def _removal(work: PcaWork, total: int, goal: float) -> int:
     removal = math.ceil(goal * total - 1e-9)
     most = work.most_removed()
     if removal > most:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from projgen.pca.collect import LayerStats
+from projgen.pca.discover import Layer
 from projgen.projection.factors import KEPT_UNITS, Array
 from projgen.projection.trace import Consumer, Group
 
@@ -127,6 +128,50 @@ def narrowed(model: nn.Module, kept: list[tuple[Ranking, Array]]) -> nn.Module:
         parent, _, last = name.rpartition(".")
         setattr(own.get_submodule(parent), last, small)
     return own
+
+
+def narrowed_stats(
+    stats: Mapping[str, LayerStats], layers: list[Layer], kept: list[tuple[Ranking, Array]]
+) -> dict[str, LayerStats]:
+    """The statistics of a narrowed network as far as the original's moments tell: the kept features and rows.
+
+    Args:
+        stats: of the original. layers: those of the narrowed network, by the same names.
+    """
+    rows: dict[str, Array] = {}
+    columns: dict[tuple[str, bool], tuple[Array, int]] = {}
+    for ranking, chosen in kept:
+        rows.update(dict.fromkeys(ranking.group.producers, chosen))
+        for consumer in ranking.group.consumers:
+            columns[consumer.module, consumer.recurrent] = (chosen, consumer.block)
+    return {
+        layer.name: _narrow_layer(stats[layer.name], layer, rows.get(layer.module_name), columns) for layer in layers
+    }
+
+
+def _narrow_layer(
+    found: LayerStats, layer: Layer, rows: Array | None, columns: Mapping[tuple[str, bool], tuple[Array, int]]
+) -> LayerStats:
+    old = found.layer
+    chosen, block = columns.get((layer.module_name, False), (np.arange(old.inputs), 1))
+    read = (chosen[:, None] * block + np.arange(block)).ravel()
+    if old.hidden:
+        units, _ = columns.get((layer.module_name, True), (np.arange(old.hidden), 1))
+        read = np.concatenate((read, old.inputs + units))
+        width = old.hidden
+        made = np.concatenate([gate * width + units for gate in range(old.outputs // width)])
+    else:
+        made = np.arange(old.outputs) if rows is None else rows
+    patches = (chosen[:, None] * layer.taps + np.arange(layer.taps)).ravel()
+    whole = old.groups > 1  # a grouped convolution is never narrowed
+    return LayerStats(
+        layer,
+        found.samples,
+        found.inputs if whole else tuple(m.pick(read) for m in found.inputs),
+        found.outputs if whole or old.hidden else tuple(m.pick(made) for m in found.outputs),
+        found.patches if whole else tuple(m.pick(patches) for m in found.patches),
+        found.curvature if whole else {k: g[..., made[:, None], made] for k, g in found.curvature.items()},
+    )
 
 
 def _small(

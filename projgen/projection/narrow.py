@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from projgen.data import Batches, input_layout, place
+from projgen.data import Batches, input_layout
 from projgen.pca.collect import LayerStats, collect
-from projgen.pca.counting import count_learnables, dense_cost, smallest_cost
+from projgen.pca.counting import count_learnables
 from projgen.pca.discover import Layer, find_layers, owned_copy
 from projgen.progress import Reporter
 from projgen.projection.factors import Array
 from projgen.projection.measure import OutputError, samples_of
-from projgen.projection.merge import Ranking, narrowed, rank_units
+from projgen.projection.merge import Ranking, narrowed, narrowed_stats, rank_units
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import Choice
 from projgen.projection.refit import refitted
-from projgen.projection.search import measured_choice
+from projgen.projection.search import measured_choice, realise
 from projgen.projection.trace import find_groups
 
 FRACTIONS = (1.0, 0.85, 0.7, 0.5, 0.35, 0.26, 0.2, 0.16, 0.12, 0.08, 0.05, 0.03)
 _STATISTICS = 1024
 _REFIT = 4096
+_MEASURED = 4
 _BASE_TRIALS = 24
 _TRIALS = 10
 
@@ -36,7 +38,7 @@ class Candidate:
     """A network of the wanted size.
 
     Attributes:
-        model: with projected layers. error: its measured output error.
+        model: with projected layers. error: its measured output error, or predicted loss.
         chosen: ranks per layer. layers: its layers after narrowing. work: the predictor that made it.
         fraction: of the units of each group that may lose some, 1 for none lost. refit: whether the sequential
             refit is in it.
@@ -82,11 +84,83 @@ def unit_rankings(
     return rankings
 
 
-def best_candidate(
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A network to project with what the original's moments say of it.
+
+    Attributes:
+        start: the network, with the statistics of the kept features and rows. kept: the units per group.
+        work: its predictor. size: its learnables. merge_loss: predicted loss of the merges.
+    """
+
+    start: Start
+    kept: list[tuple[Ranking, Array]]
+    work: Predictor
+    size: int
+    merge_loss: float
+
+    @property
+    def least(self) -> int:
+        """Learnables when every layer takes its cheapest option."""
+        return self.size - self.work.most_removed()
+
+    def loss(self, budget: int) -> float:
+        """Predicted loss at a size."""
+        return self.merge_loss + self.work.loss(self.work.for_removal(self.size - budget))
+
+
+def forecasts(
     teacher: nn.Module,
     layers: list[Layer],
     stats: Mapping[str, LayerStats],
-    budget: int,
+    example: tuple[Tensor, ...],
+    *,
+    prune: bool | str,
+) -> list[Forecast]:
+    """The whole network first, then every keep fraction unless ``prune`` is False.
+
+    Args:
+        example: a batch to export the model with.
+    """
+    whole = Start(1.0, teacher, layers, stats, {})
+    found = [Forecast(whole, [], Predictor(teacher, stats, layers), count_learnables(teacher), 0.0)]
+    if prune is False:
+        return found
+    few = _export_example(teacher, example)
+    rankings = unit_rankings(owned_copy(teacher).eval(), stats, {layer.module_name for layer in layers}, few)
+    for fraction, kept, model, here in _fractions(teacher, layers, rankings):
+        narrow = narrowed_stats(stats, here, kept)
+        rows = {name: chosen for r, chosen in kept for name in r.group.producers}
+        start = Start(fraction, model, here, narrow, _row_index(teacher, rows))
+        lost = sum(float(ranking.left[len(index)]) for ranking, index in kept)
+        found.append(Forecast(start, kept, Predictor(model, narrow, here), count_learnables(model), lost))
+    return found
+
+
+def reachable(found: list[Forecast], goal: float, *, prune: bool | str) -> tuple[int, list[Forecast]]:
+    """(budget, the forecasts that fit it, whole network first); a goal out of reach is clipped with a warning."""
+    total = found[0].size
+    budget = total - math.ceil(goal * total - 1e-9)
+    least = min(f.least for f in found)
+    if least > budget:
+        warnings.warn(
+            f"learnables_reduction_goal={goal:g} is more than the possible {1 - least / total:.4f}, which is used",
+            stacklevel=4,
+        )
+        budget = least
+    fitting = [f for f in found if f.least <= budget]
+    if prune is True:
+        narrower = [f for f in fitting if f.start.fraction < 1.0]
+        if narrower:
+            return budget, narrower
+        warnings.warn("no unit or channel can go from this model at this size: it is projected only", stacklevel=4)
+    return budget, fitting
+
+
+def best_candidate(
+    teacher: nn.Module,
+    found: list[Forecast],
+    goal: float,
     error_of: OutputError,
     batches: Batches,
     device: torch.device,
@@ -94,35 +168,55 @@ def best_candidate(
     *,
     prune: bool | str,
 ) -> Candidate:
-    """The network of at most ``budget`` learnables with the least measured output error.
+    """The network of the wanted size with the least measured output error.
 
-    Where not even the narrowest one fits, the budget is raised to its size, with a warning.
+    The forecasts of least predicted loss are made, narrowed ones from statistics of their own, and measured.
     """
+    budget, fitting = reachable(found, goal, prune=prune)
+    tried = [f for f in fitting if f.start.fraction == 1.0]
+    tried += sorted((f for f in fitting if f.start.fraction < 1.0), key=lambda f: f.loss(budget))[:_MEASURED]
+    few = samples_of(batches, teacher, _STATISTICS)
     best: Candidate | None = None
-    unpruned: Candidate | None = None
-    reach = [count_learnables(teacher)]
-    for start in _starts(teacher, layers, stats, batches, device, prune, budget, reach):
-        total = count_learnables(start.model)
-        work = Predictor(start.model, start.stats, start.layers)
-        reach.append(total - work.most_removed())
-        if total - work.most_removed() > budget:
-            continue
-        for candidate in _projections(teacher, start, work, total - budget, error_of, batches, device, reporter):
+    for forecast in tried:
+        start, work = forecast.start, forecast.work
+        if start.fraction < 1.0:
+            own = owned_copy(start.model).eval().requires_grad_(False)
+            collected = collect(own, start.layers, few, curvature=True, device=device)
+            start = replace(start, stats=collected.layers)
+            work = Predictor(start.model, start.stats, start.layers)
+        removal = forecast.size - budget
+        for candidate in _projections(teacher, start, work, removal, error_of, batches, device, reporter):
             how = " refitted" * candidate.refit
             reporter.step(f"{candidate.fraction:.0%} of the units{how}: output error {candidate.error:.4g}")
-            whole = prune is True and candidate.fraction == 1.0
-            if whole and (unpruned is None or candidate.error < unpruned.error):
-                unpruned = candidate
-            elif not whole and (best is None or candidate.error < best.error):
+            if best is None or candidate.error < best.error:
                 best = candidate
-    if best is None and unpruned is not None:
-        warnings.warn("no unit or channel can go from this model at this size: it is projected only", stacklevel=3)
-        best = unpruned
-    if best is not None:
-        return best
-    possible = 1 - min(reach) / reach[0]
-    warnings.warn(f"the goal is more than the possible reduction of {possible:.4f}, which is used", stacklevel=3)
-    return best_candidate(teacher, layers, stats, min(reach), error_of, batches, device, reporter, prune=prune)
+    assert best is not None  # something fits the budget, and each that fits makes a candidate
+    return best
+
+
+def predicted_candidate(found: list[Forecast], goal: float, *, prune: bool | str) -> Candidate:
+    """The network of the wanted size with the least predicted loss, from stored moments alone."""
+    budget, fitting = reachable(found, goal, prune=prune)
+    best = min(fitting, key=lambda f: f.loss(budget))
+    start, chosen = best.start, best.work.for_removal(best.size - budget)
+    model = realise(best.work, start.model, start.layers, chosen)
+    return Candidate(model, best.loss(budget), chosen, start.layers, best.work, start.fraction, False)
+
+
+def _fractions(
+    teacher: nn.Module, layers: list[Layer], rankings: list[Ranking]
+) -> Iterator[tuple[float, list[tuple[Ranking, Array]], nn.Module, list[Layer]]]:
+    """Per keep fraction: the kept units, the narrowed network and its layers."""
+    names = {layer.name for layer in layers}
+    seen: set[tuple[int, ...]] = set()
+    for fraction in FRACTIONS[1:] if rankings else ():
+        sizes = tuple(max(1, round(fraction * r.group.size)) for r in rankings)
+        if sizes in seen:
+            continue
+        seen.add(sizes)
+        kept = [(r, np.sort(r.order[:size])) for r, size in zip(rankings, sizes, strict=True)]
+        model = narrowed(teacher, kept)
+        yield fraction, kept, model, [layer for layer in find_layers(model) if layer.name in names]
 
 
 def _projections(
@@ -169,48 +263,7 @@ def _distinct(*choices: Mapping[str, Choice]) -> list[Mapping[str, Choice]]:
     return seen
 
 
-def _starts(
-    teacher: nn.Module,
-    layers: list[Layer],
-    stats: Mapping[str, LayerStats],
-    batches: Batches,
-    device: torch.device,
-    prune: bool | str,
-    budget: int,
-    reach: list[int],
-) -> Iterator[Start]:
-    """The original, then narrower networks until one fits without projection."""
-    yield Start(1.0, teacher, layers, stats, {})
-    if prune is False:
-        return
-    few = samples_of(batches, teacher, _STATISTICS)
-    largest = place(max(few, key=lambda batch: batch[0].numel()), teacher, device)
-    evaluated = owned_copy(teacher).eval()
-    rankings = unit_rankings(evaluated, stats, {layer.module_name for layer in layers}, _example(teacher, largest))
-    names = {layer.name for layer in layers}
-    seen: set[tuple[int, ...]] = set()
-    for fraction in FRACTIONS[1:] if rankings else ():
-        sizes = tuple(max(1, round(fraction * r.group.size)) for r in rankings)
-        if sizes in seen:
-            continue
-        seen.add(sizes)
-        kept = [(r, np.sort(r.order[:size])) for r, size in zip(rankings, sizes, strict=True)]
-        model = narrowed(teacher, kept)
-        here = [layer for layer in find_layers(model) if layer.name in names]
-        total = count_learnables(model)
-        least = total - sum(max(0, dense_cost(x) - smallest_cost(x)) for x in here)
-        reach.append(least)
-        if least > budget:
-            continue
-        own = owned_copy(model).eval().requires_grad_(False)
-        collected = collect(own, here, few, curvature=True, device=device)
-        rows = {name: chosen for r, chosen in kept for name in r.group.producers}
-        yield Start(fraction, model, here, collected.layers, _row_index(teacher, rows))
-        if total <= budget:
-            return
-
-
-def _example(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _export_example(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Two to four observations to export the model with (a batch of one would be taken for a constant)."""
     axis = 1 if input_layout(model).time_axis == 0 else 0
     few = tuple(x.narrow(axis, 0, min(4, x.shape[axis])) if x.dim() > axis else x for x in batch)

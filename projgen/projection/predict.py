@@ -88,6 +88,11 @@ class Predictor:
         """Learnables that go when every layer takes its cheapest option."""
         return sum(dense_cost(table.layer) - int(table.cost.min()) for table in self._tables)
 
+    def removed(self, chosen: Mapping[str, Choice]) -> int:
+        """Learnables that a choice removes."""
+        pairs = [(table.layer, chosen[table.layer.name]) for table in self._tables]
+        return sum(dense_cost(x) - factored_cost(x, c.r_in, c.r_out, joint=c.joint) for x, c in pairs)
+
     def loss(self, chosen: Mapping[str, Choice]) -> float:
         """Predicted loss of the whole network."""
         return sum(sum(self._error(table.layer, chosen[table.layer.name])) for table in self._tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -57,6 +58,8 @@ def measured_choice(
     def attempt(bent: Mapping[str, Weighting]) -> Found:
         chosen = work.for_removal(removal, bent)
         key = tuple(chosen[x.name] for x in layers)
+        if work.removed(chosen) < removal:  # a form that can't be made that small
+            return Found(chosen, model, math.inf)
         if key not in seen:
             network = realise(work, model, layers, chosen)
             seen[key] = Found(chosen, network, error_of(network))

@@ -148,7 +148,7 @@ def test_hidden_states_of_kept_units_are_compared() -> None:
 
     with torch.no_grad():
         for parameter in student.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
+            parameter.add_(0.05 * torch.randn_like(parameter))
     options = {"steps": 150, "verbosity": "off", "learning_rate": 1e-2}
     with_hidden = projgen.distill(student, teacher, data, hidden_weight=10.0, **options)
     assert gap(with_hidden) < gap(projgen.distill(student, teacher, data, hidden_weight=0.0, **options))

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 import projgen
 from projgen.data import as_batches
 from projgen.pca.counting import count_learnables
+from projgen.pca.discover import find_layers
 from projgen.pca.neuron_pca import NeuronPCA
-from projgen.projection.merge import narrowed, rank_units
+from projgen.projection.merge import narrowed, narrowed_stats, rank_units
 from projgen.projection.narrow import unit_rankings
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import DENSE
@@ -325,6 +326,50 @@ def test_a_model_without_units_that_may_go_is_only_projected_with_a_warning() ->
 def test_goals_beyond_the_reach_are_clipped_with_a_warning() -> None:
     model, x = case("lstm")
     model, x = model.float(), x.float()
-    with pytest.warns(UserWarning, match=r"the goal is more than the possible reduction of 0\.9\d+, which is used"):
+    with pytest.warns(UserWarning, match=r"learnables_reduction_goal=0\.999 is more than the possible 0\.9\d+"):
         _, info = projgen.compress(model, x, learnables_reduction_goal=0.999, verbosity="off")
     assert info.learnables_reduction > 0.9
+    pca = NeuronPCA(model, x, verbosity="off")
+    with pytest.warns(UserWarning, match="is more than the possible"):
+        _, again = projgen.compress(model, pca, learnables_reduction_goal=0.999, verbosity="off")
+    assert again.learnables_after == info.learnables_after and again.choice == "predicted"
+
+
+@pytest.mark.parametrize("name", ["residual", "conv-gru", "lstm", "branches"])
+def test_stored_moments_of_a_narrowed_net_are_those_of_the_kept_features(name: str) -> None:
+    model, x = case(name)
+    pca = NeuronPCA(model, x, verbosity="off")
+    rankings = rankings_of(model, x)
+    kept = [(r, np.sort(r.order[: max(1, r.group.size // 2)])) for r in rankings]
+    small = narrowed(model, kept)
+    layers = [layer for layer in find_layers(small) if layer.kind is not None]
+    stats = narrowed_stats(pca.collected.layers, layers, kept)
+    chosen = {producer: index for r, index in kept for producer in r.group.producers}
+    for layer in layers:
+        found, rows = stats[layer.name], chosen.get(layer.module_name)
+        assert found.inputs[0].mean.shape == (layer.inputs + layer.hidden,)
+        for key, g in found.curvature.items():
+            assert g.shape[-2:] == (layer.outputs, layer.outputs)
+            if rows is not None and not layer.hidden and layer.groups == 1:
+                whole = pca.collected.layers[layer.name].curvature[key]
+                np.testing.assert_array_equal(g, whole[..., rows[:, None], rows])
+        assert all(p.mean.shape == (layer.inputs * layer.taps,) for p in found.patches)
+    if name == "branches":
+        features = torch.tanh(model.a(x))[:, chosen["a"]]
+        np.testing.assert_allclose(stats["b"].inputs[0].mean, features.mean(0).detach(), atol=1e-10)
+    if name == "lstm":
+        units = chosen["lstm"]
+        out = model.lstm(x)[0]
+        back = torch.cat((torch.zeros(60, 1, 14, dtype=torch.float64), out[:, :-1]), 1)[..., units]
+        np.testing.assert_allclose(stats["lstm"].inputs[0].mean[4:], back.mean((0, 1)).detach(), atol=1e-10)
+
+
+def test_a_neuron_pca_alone_selects_and_merges_by_predicted_loss() -> None:
+    model, x = case("lstm")
+    model, x = model.float(), x.float()
+    pca = NeuronPCA(model, x, verbosity="off")
+    small, info = projgen.compress(model, pca, learnables_reduction_goal=0.7, prune=True, verbosity="off")
+    _, alone = projgen.compress(model, pca, learnables_reduction_goal=0.7, prune=False, verbosity="off")
+    assert info.choice == alone.choice == "predicted" and info.output_error is None
+    assert info.layers[0].units[1] < 14 and alone.layers[0].units == (14, 14)
+    assert info.learnables_after == count_learnables(small) and info.learnables_reduction >= 0.7
