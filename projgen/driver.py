@@ -79,8 +79,8 @@ def generate(q: QuantizedModel, target: Target, options: CompileOptions) -> Buil
     vectors = test_vectors(q.graph, options.name, digest)
     program = build_program(scheduled, options, digest, render_block, vectors)
     extra = {
-        f"{options.name}.json": manifests.to_bytes(manifests.manifest(scheduled, options, digest)),
-        f"{options.name}.qmodel": to_bytes(q.graph),
+        f"{options.name}.json": manifests.to_bytes(manifests.manifest(scheduled, options, digest, q.removed_channels)),
+        f"{options.name}.qmodel": to_bytes(q.graph, q.removed_channels),
     }
     return emit(program, extra)
 

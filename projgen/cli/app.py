@@ -124,6 +124,9 @@ def compile_command(
     )
     if verbosity is not Verbosity.OFF:
         m = artifact.manifest
+        if m["removed_channels"]:
+            lost = ", ".join(f"{r['layer']} {r['removed']} of {r['total']}" for r in m["removed_channels"])
+            typer.echo(f"removed channels that are constant or unread, no output changes: {lost}")
         typer.echo(
             f"wrote {out}: {m['learnables']} learnables, {m['macs']} MACs, weights {m['weight_bytes']} B, "
             f"arena {m['arena_bytes']} B (with input {m['arena_with_input_bytes']} B)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,12 +17,15 @@ from projgen.ir.graph import Graph, Node, Port
 from projgen.ir.numerics import GruNumerics, LstmNumerics, MatrixNumerics
 from projgen.ir.types import Quant
 from projgen.options import CompileOptions
+from projgen.quant.dead_channels import RemovedChannels
 from projgen.schedule.records import Kind, Schedule, Segment
 
 SCHEMA: Final = 1
 
 
-def manifest(schedule: Schedule, options: CompileOptions, digest: str) -> dict[str, Any]:
+def manifest(
+    schedule: Schedule, options: CompileOptions, digest: str, removed: Sequence[RemovedChannels] = ()
+) -> dict[str, Any]:
     """The manifest's contents; every number is exact, nothing depends on a compiler, a path or the time."""
     graph, plan = schedule.graph, schedule.plan
     absent = step_absent(schedule)
@@ -69,6 +73,7 @@ def manifest(schedule: Schedule, options: CompileOptions, digest: str) -> dict[s
             for s in schedule.segments
         ],
         "ranks": {row["source"]: row["ranks"] for row in rows if row["ranks"]},
+        "removed_channels": [{"layer": r.layer, "removed": r.removed, "total": r.total} for r in removed],
         "predicted_instructions": round(schedule.instructions),
     }
 

@@ -15,6 +15,7 @@ from projgen.ir.graph import Array, Graph, Port, Stage
 from projgen.ir.interpreter import run_integer
 from projgen.ir.verify import VerifyError, verify
 from projgen.quant.boundary import dequantise_output, quantise_input
+from projgen.quant.dead_channels import RemovedChannels, remove_dead_channels
 from projgen.quant.quantise import prove
 from projgen.quant.store import digest, load_graph, save_graph
 
@@ -35,9 +36,11 @@ class QuantizedModel:
 
     Attributes:
         graph: at the quantised stage.
+        removed_channels: what quantisation took out without changing a byte, by layer.
     """
 
     graph: Graph
+    removed_channels: tuple[RemovedChannels, ...] = ()
 
     def __post_init__(self) -> None:
         if self.graph.stage is not Stage.QUANTISED:
@@ -81,7 +84,7 @@ class QuantizedModel:
 
     def save(self, path: str | Path) -> None:
         """Write the model as one file, the same bytes for the same model."""
-        save_graph(self.graph, path)
+        save_graph(self.graph, path, self.removed_channels)
 
     @classmethod
     def load(cls, path: str | Path) -> QuantizedModel:
@@ -90,7 +93,7 @@ class QuantizedModel:
         Raises:
             InputError: the file is missing or damaged, or holds a model that could overflow.
         """
-        graph = load_graph(path)
+        graph, removed = load_graph(path)
         try:
             verify(graph)
             prove(graph)
@@ -98,7 +101,7 @@ class QuantizedModel:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} holds no valid model: {error}", "a saved quantised model", "path") from error
-        return cls(graph)
+        return cls(graph, removed)
 
     def digest(self) -> str:
         """SHA-256 of the canonical graph: independent of names, paths and times."""
@@ -150,8 +153,11 @@ def quantize(
     activations: str = "int8",
     weights: str = "int8",
     name: str = "model",
+    keep_dead_channels: bool = False,
 ) -> QuantizedModel:
     """Quantise a model: int8 weights per output channel, int8 activations from calibrated ranges.
+
+    Channels that the quantised weights prove constant, and those that nobody reads, are taken out: no byte changes.
 
     Args:
         model: a module, a torch.export program, or what the command line takes (an .onnx or .pt2 file, or
@@ -160,6 +166,7 @@ def quantize(
         activations: "int8".
         weights: "int8".
         name: of the graph.
+        keep_dead_channels: leave in what never changes.
     Raises:
         UnsupportedError: an operator that can't be quantised, or an accumulator that can't be proven to fit int32.
         InputError: data or options that can't be used.
@@ -171,7 +178,13 @@ def quantize(
     from projgen.quant.quantise import quantise
 
     graph, batches = _float_graph(model, calibration, name)
-    return QuantizedModel(quantise(graph, calibrate(graph, batches)))
+    quantised = quantise(graph, calibrate(graph, batches))
+    if keep_dead_channels:
+        return QuantizedModel(quantised)
+    narrowed, removed = remove_dead_channels(quantised)
+    verify(narrowed, after="remove_dead_channels")
+    prove(narrowed)
+    return QuantizedModel(narrowed, removed)
 
 
 def _float_graph(model: Any, calibration: Any, name: str) -> tuple[Graph, Iterator[list[Array]]]:
