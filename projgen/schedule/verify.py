@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from projgen.ir.graph import Graph
 from projgen.ir.types import DType
 from projgen.schedule import stream
 from projgen.schedule.records import ALIGN, ArenaPlan, Buffer, Kind, Phase, Schedule, Segment
@@ -24,7 +25,7 @@ def verify(schedule: Schedule) -> None:
     check_memory(schedule.plan)
     _check_places(schedule)
     for segment in schedule.segments:
-        _check_tables(segment)
+        _check_tables(schedule.graph, segment)
         if segment.kind is Kind.ROWS:
             _check_rows(schedule, segment)
 
@@ -109,13 +110,16 @@ def _check_places(schedule: Schedule) -> None:
             raise ScheduleError(f"{new!r} is laid over {old!r}, which segment {segment.name!r} does not allow")
 
 
-def _check_tables(segment: Segment) -> None:
-    """Every packed table gives back the constants it holds, and packs to itself again."""
+def _check_tables(graph: Graph, segment: Segment) -> None:
+    """Every packed table gives back exactly the constants of its node, and packs to itself again."""
     for call in segment.calls:
         for table in call.choice.tables:
             constants = table.layout.unpack(table.data)
             if set(constants) != set(table.roles):
                 raise ScheduleError(f"table {table.name!r} of {call.node.name!r} holds {sorted(constants)}")
+            for role, values in constants.items():
+                if not np.array_equal(values, graph.data(call.node, role)):
+                    raise ScheduleError(f"table {table.name!r} of {call.node.name!r} holds another {role!r}")
             if not np.array_equal(table.layout.pack(constants), table.data):
                 raise ScheduleError(f"table {table.name!r} of {call.node.name!r} does not survive unpacking")
 

@@ -67,7 +67,13 @@ def _layer(words: tuple[Any, ...]) -> nn.Module:
         case ("avg_pool", int(k), int(s)):
             return nn.AvgPool2d(k, s)
         case (str(name),):
-            plain = {"relu": nn.ReLU, "relu6": nn.ReLU6, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "flatten": nn.Flatten}
+            plain: dict[str, type[nn.Module]] = {
+                "relu": nn.ReLU,
+                "relu6": nn.ReLU6,
+                "tanh": nn.Tanh,
+                "sigmoid": nn.Sigmoid,
+                "flatten": nn.Flatten,
+            }
             return plain[name]()
     raise ValueError(f"no layer {words}")
 

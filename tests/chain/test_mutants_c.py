@@ -231,6 +231,13 @@ def test_a_packing_that_loses_its_inverse_is_refused(
         build(parts_of(op), target, tmp_path)
 
 
+def test_a_table_of_other_constants_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pack = PairStream.pack
+    monkeypatch.setattr(PairStream, "pack", lambda self, c: pack(self, {**c, "b": c["b"] + 1}))
+    with pytest.raises(ScheduleError, match=r"table .* holds another 'b'"):
+        build(parts_of("linear"), M4, tmp_path)
+
+
 @pytest.mark.qemu
 @pytest.mark.slow
 @pytest.mark.parametrize(("layout", "op", "target"), LAYOUTS, ids=IDS)
