@@ -37,10 +37,12 @@ class Artifact:
         directory: the folder.
         target: what it was compiled for.
         manifest: contents of ``NAME.json``.
+        cmsis_nn: folder of CMSIS-NN for its back end; None: what the environment names.
     """
 
     directory: Path
     target: Target
+    cmsis_nn: Path | None = None
     manifest: Mapping[str, Any] = field(init=False, repr=False)
     _image: Image | None = field(init=False, default=None, repr=False)
     _model: QuantizedModel | None = field(init=False, default=None, repr=False)
@@ -50,7 +52,12 @@ class Artifact:
         self.manifest = json.loads((self.directory / f"{name}.json").read_text(encoding="utf-8"))
 
     @classmethod
-    def open(cls, directory: str | Path, target: str | Path | Target | None = None) -> Artifact:
+    def open(
+        cls,
+        directory: str | Path,
+        target: str | Path | Target | None = None,
+        cmsis_nn: str | Path | None = None,
+    ) -> Artifact:
         """The artifact in a folder; for another target its quantised model is lowered again, into ``build/``.
 
         Raises:
@@ -60,16 +67,18 @@ class Artifact:
         name = read_model(folder).name
         manifest = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         wanted = target if isinstance(target, Target) else load_target(target or manifest["target"])
+        library = None if cmsis_nn is None else Path(cmsis_nn)
         if target is None or wanted.name == manifest["target"]:
-            return cls(folder, wanted)
+            return cls(folder, wanted, library)
         from projgen.codegen.output import write_folder
-        from projgen.driver import generate
+        from projgen.driver import check_library, generate
 
         kept = manifest["options"]
-        options = CompileOptions.checked(name, kept["backend"], kept["kernels"], kept["optimise"])
+        options = CompileOptions.checked(name, kept["backend"], kept["kernels"], kept["optimise"], library)
+        check_library(options, wanted)
         again = folder / "build" / wanted.name / "model"
         write_folder(generate(QuantizedModel.load(folder / f"{name}.qmodel"), wanted, options), again)
-        return cls(again, wanted)
+        return cls(again, wanted, library)
 
     @property
     def name(self) -> str:
@@ -94,13 +103,22 @@ class Artifact:
             FitError: code and weights are larger than the target's flash.
         """
         folder = self.directory / "build"
-        image = build_image([self.directory], self.target, folder, optimise=optimise, compiler=compiler)
+        image = build_image(
+            [self.directory], self.target, folder, optimise=optimise, compiler=compiler, cmsis_nn=self.cmsis_nn
+        )
         self._image = image
         report = folder / "measurement.json"
         report.unlink(missing_ok=True)
         try:
             records = self._records(self._vectors())
-            result = measure(self.directory, self.target, records, optimise=optimise, compiler=compiler)
+            result = measure(
+                self.directory,
+                self.target,
+                records,
+                optimise=optimise,
+                compiler=compiler,
+                cmsis_nn=self.cmsis_nn,
+            )
         except ToolMissingError:
             return image
         report.write_text(result.to_json(), encoding="utf-8")
@@ -148,7 +166,13 @@ class Artifact:
         """Instructions, sizes and stack, and accuracy with labels, over float inputs (default: the test vectors)."""
         batches = self._vectors() if x is None else self._float_batches(x)[0]
         return measure(
-            self.directory, self.target, self._records(batches), labels, optimise=optimise, compiler=compiler
+            self.directory,
+            self.target,
+            self._records(batches),
+            labels,
+            optimise=optimise,
+            compiler=compiler,
+            cmsis_nn=self.cmsis_nn,
         )
 
     def _vectors(self) -> list[Batch]:
@@ -212,7 +236,7 @@ class Artifact:
     def _execute(self, batches: Sequence[Batch], mode: Mode = "run") -> list[Outputs]:
         """Integer outputs of every batch, from the target."""
         if self._image is None:
-            self._image = build_image([self.directory], self.target, self.directory / "build")
+            self._image = build_image([self.directory], self.target, self.directory / "build", cmsis_nn=self.cmsis_nn)
         records = [Record(r.inputs, mode=mode) for r in self._records(batches)]
         results = iter(execute(self._image, records))
         graph = self.quantized.graph

@@ -36,6 +36,7 @@ def compile(
     optimise: str = "speed",
     activations: str = "int8",
     weights: str = "int8",
+    cmsis_nn: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compile a model to a folder of C files.
 
@@ -45,17 +46,19 @@ def compile(
         target: a name from ``projgen targets``, the path of a TOML file, or a loaded target.
         out: folder to write; one that an earlier compilation wrote is replaced, any other is refused.
         name: prefix of files and C names.
-        backend: "c".
+        backend: "c", or "cmsis-nn": what CMSIS-NN can compute with the same bytes is called, the rest stays ours.
         kernels: "fast" (what the target's instruction set allows) or "portable" (C99 alone); the same bytes result.
         optimise: "speed", "ram" (smallest arena found) or "flash" (smallest constants and code).
         activations, weights: as ``projgen.quantize``.
+        cmsis_nn: folder of CMSIS-NN for its back end; default: what the environment variable CMSIS_NN_ROOT names.
 
     Raises:
         InputError: an option, the data, the model or the folder can't be used.
         FitError: the weights or the arena are larger than the target's memory.
     """
-    options = CompileOptions.checked(name, backend, kernels, optimise)
+    options = CompileOptions.checked(name, backend, kernels, optimise, cmsis_nn)
     cpu = target if isinstance(target, Target) else load_target(target)
+    check_library(options, cpu)
     folder = check_folder(Path(out))
     if isinstance(model_or_q, QuantizedModel):
         q = model_or_q
@@ -64,7 +67,17 @@ def compile(
     else:
         q = quantize(model_or_q, calibration, activations=activations, weights=weights, name=name)
     write_folder(generate(q, cpu, options), folder)
-    return Artifact(folder, cpu)
+    return Artifact(folder, cpu, cmsis_nn=None if options.cmsis_nn is None else options.cmsis_nn.root)
+
+
+def check_library(options: CompileOptions, target: Target) -> None:
+    """Refuses CMSIS-NN on a core that it is not written for."""
+    if options.cmsis_nn is not None and target.cpu.startswith("cortex-a"):
+        raise InputError(
+            f"backend cmsis-nn for {target.name}: CMSIS-NN is written for Cortex-M",
+            "a Cortex-M target, or host to try it",
+            "target (--target), or backend (--backend)",
+        )
 
 
 def generate(q: QuantizedModel, target: Target, options: CompileOptions) -> BuildPlan:

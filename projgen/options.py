@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar, get_args
 
+from projgen import cmsis_nn as library
+from projgen.cmsis_nn import CmsisNN
 from projgen.errors import InputError
 
-Backend = Literal["c"]
+Backend = Literal["c", "cmsis-nn"]
 Kernels = Literal["fast", "portable"]
 Optimise = Literal["speed", "ram", "flash"]
 
@@ -53,19 +56,35 @@ def model_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CompileOptions:
-    """What the generated code depends on beside the quantised model and the target."""
+    """What the generated code depends on beside the quantised model and the target.
+
+    ``cmsis_nn`` is the library of back end "cmsis-nn"; of it, only its release and the files it has count.
+    """
 
     name: str = "model"
     backend: Backend = "c"
     kernels: Kernels = "fast"
     optimise: Optimise = "speed"
+    cmsis_nn: CmsisNN | None = None
 
     @staticmethod
-    def checked(name: str, backend: str, kernels: str, optimise: str) -> CompileOptions:
-        """The options, or an ``InputError`` that names the wrong one."""
+    def checked(
+        name: str, backend: str, kernels: str, optimise: str, cmsis_nn: str | os.PathLike[str] | None = None
+    ) -> CompileOptions:
+        """The options, or an ``InputError`` that names the wrong one.
+
+        Args:
+            cmsis_nn: folder of the library for back end "cmsis-nn"; None: what the environment names.
+        """
+        checked = choice(backend, get_args(Backend), "backend")
+        if checked == "c" and cmsis_nn is not None:
+            raise InputError(
+                "a CMSIS-NN folder is given, but the back end is c", "backend cmsis-nn", "backend (--backend)"
+            )
         return CompileOptions(
             model_name(name),
-            choice(backend, get_args(Backend), "backend"),
+            checked,
             choice(kernels, get_args(Kernels), "kernels"),
             choice(optimise, get_args(Optimise), "optimise"),
+            library.load(cmsis_nn) if checked == "cmsis-nn" else None,
         )

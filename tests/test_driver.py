@@ -87,7 +87,7 @@ def test_options_are_named_when_wrong(q: QuantizedModel, tmp_path: Path) -> None
     for option, value, allowed in (
         ("kernels", "quick", "fast, portable"),
         ("optimise", "size", "speed, ram, flash"),
-        ("backend", "rust", "c"),
+        ("backend", "rust", "c, cmsis-nn"),
     ):
         with pytest.raises(InputError, match=f"{option} is '{value}'. Allowed: {allowed}. Change it in: {option}"):
             compile_model(q, out=out, **{option: value})  # type: ignore[arg-type]

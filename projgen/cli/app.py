@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from projgen.cli.options import (
+    Backend,
+    CmsisNNOpt,
     DataOpt,
     Kernels,
     LayersOpt,
@@ -102,15 +104,22 @@ def compile_command(
         Kernels, typer.Option("--kernels", help="fast where proven equal, or portable C only")
     ] = Kernels.FAST,
     optimise: Annotated[Optimise, typer.Option("--optimise", help="what to favour")] = Optimise.SPEED,
+    backend: Annotated[
+        Backend, typer.Option("--backend", help="c, or cmsis-nn: call it where the bytes are the same")
+    ] = Backend.C,
+    cmsis_nn: CmsisNNOpt = None,
     verbosity: VerbosityOpt = Verbosity.SUMMARY,
 ) -> None:
     """Go the whole way from a float model to C, with projection when a goal is given."""
     from projgen.data import load_data
     from projgen.driver import compile as run
     from projgen.models import load_model, load_module
+    from projgen.options import CompileOptions
     from projgen.targets import load_target
 
-    load_target(target)  # a wrong name should not cost a calibration first
+    # What is wrong should not cost a calibration first.
+    load_target(target)
+    CompileOptions.checked(name, backend.value, kernels.value, optimise.value, cmsis_nn)
     batches = load_data(data)
     source: Any
     if explained_variance is None and learnables_reduction is None and ranks is None:
@@ -120,7 +129,15 @@ def compile_command(
             load_module(model), batches, explained_variance, learnables_reduction, ranks, method, layers, verbosity
         )
     artifact = run(
-        source, calibration=batches, target=target, out=out, name=name, kernels=kernels.value, optimise=optimise.value
+        source,
+        calibration=batches,
+        target=target,
+        out=out,
+        name=name,
+        kernels=kernels.value,
+        optimise=optimise.value,
+        backend=backend.value,
+        cmsis_nn=cmsis_nn,
     )
     if verbosity is not Verbosity.OFF:
         m = artifact.manifest
@@ -165,6 +182,7 @@ def run_command(
     inputs: Annotated[Path, typer.Option("--inputs", help="x.npz or x.npy, as at compile")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="Y.npz", help="outputs, one array per output")],
     target: TargetOpt = None,
+    cmsis_nn: CmsisNNOpt = None,
 ) -> None:
     """Build, run on the (emulated) target, check against the simulator and save the outputs."""
     from projgen.artifact import Artifact
@@ -172,7 +190,7 @@ def run_command(
 
     if out.suffix != ".npz":
         raise InputError(f"output {out} has the ending {out.suffix!r}", ".npz", "-o")
-    artifact = Artifact.open(folder, target=target)
+    artifact = Artifact.open(folder, target=target, cmsis_nn=cmsis_nn)
     artifact.build()
     save_outputs(out, artifact, inputs)
 
@@ -186,6 +204,7 @@ def bench(
     ] = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="y.npy, class numbers: adds accuracy")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    cmsis_nn: CmsisNNOpt = None,
 ) -> None:
     """Count instructions, flash, RAM and stack on each target; accuracy if labels are given."""
     from projgen.artifact import Artifact
@@ -197,7 +216,7 @@ def bench(
     figures = []
     names: list[str | None] = [*target] if target else [None]
     for name in names:
-        artifact = Artifact.open(folder, target=name)
+        artifact = Artifact.open(folder, target=name, cmsis_nn=cmsis_nn)
         measurement = artifact.measure(inputs, labels=None if labels is None else load_labels(labels))
         print_measurement(measurement)
         figures.append(json.loads(measurement.to_json()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,11 @@ class Kernels(StrEnum):
     PORTABLE = "portable"
 
 
+class Backend(StrEnum):
+    C = "c"
+    CMSIS_NN = "cmsis-nn"
+
+
 class Optimise(StrEnum):
     SPEED = "speed"
     RAM = "ram"
@@ -48,6 +54,9 @@ RanksOpt = Annotated[
     str | None, typer.Option("--ranks", metavar="L=R[:R],...", help="explicit ranks, e.g. lstm=8:7,fc=4; conv1=none")
 ]
 MethodOpt = Annotated[Method, typer.Option("--method", help="output: least output error; pca: plain W Q Qt")]
+CmsisNNOpt = Annotated[
+    Path | None, typer.Option("--cmsis-nn", metavar="PATH", help="folder of CMSIS-NN; default: $CMSIS_NN_ROOT")
+]
 LayersOpt = Annotated[str | None, typer.Option("--layers", metavar="A,B", help="only these layers (wildcards allowed)")]
 
 

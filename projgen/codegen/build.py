@@ -8,9 +8,22 @@ from typing import Final
 
 import projgen
 from projgen import resources
+from projgen.cmsis_nn import DEFINES
 from projgen.codegen.layers import Namer, call_tables, layer, macs
 from projgen.codegen.names import CTYPES, comment, float_literal
-from projgen.codegen.program import CArg, CBody, CCopy, CInit, CLayer, CLocal, CPort, CProgram, CTable, CVectors
+from projgen.codegen.program import (
+    CArg,
+    CBody,
+    CCopy,
+    CInit,
+    CLayer,
+    CLibrary,
+    CLocal,
+    CPort,
+    CProgram,
+    CTable,
+    CVectors,
+)
 from projgen.ir.graph import Graph, Port
 from projgen.ir.types import Quant
 from projgen.kernels.record import Block
@@ -70,7 +83,16 @@ def build_program(
         macs=sum(macs(graph, n) for n in graph.nodes),
         weight_bytes=schedule.weight_bytes,
         vectors=vectors,
+        library=library_use(schedule, options),
     )
+
+
+def library_use(schedule: Schedule, options: CompileOptions) -> CLibrary | None:
+    """What the model needs of CMSIS-NN; None where it calls nothing of it."""
+    functions = {f for s in schedule.segments for c in s.calls for f in c.choice.library_functions}
+    if options.cmsis_nn is None or not functions:
+        return None
+    return CLibrary(options.cmsis_nn.version, DEFINES, options.cmsis_nn.sources(sorted(functions)))
 
 
 def _port(graph: Graph, ports: tuple[Port, ...], i: int, offset: int) -> CPort:

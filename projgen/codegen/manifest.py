@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
 
 import projgen
-from projgen.codegen.build import layout, step_absent, user_shape
+from projgen.codegen.build import layout, library_use, step_absent, user_shape
 from projgen.codegen.emit import file_names
 from projgen.codegen.layers import Namer, macs, ranks
 from projgen.ir.attrs import Gru, Lstm
@@ -29,6 +30,7 @@ def manifest(
     """The manifest's contents; every number is exact, nothing depends on a compiler, a path or the time."""
     graph, plan = schedule.graph, schedule.plan
     absent = step_absent(schedule)
+    library = library_use(schedule, options)
     rows = [_layer(schedule, options.name, s) for s in schedule.segments if s.kind is not Kind.COPY]
     return {
         "schema": SCHEMA,
@@ -36,6 +38,7 @@ def manifest(
         "name": options.name,
         "hash": digest,
         "options": {"kernels": options.kernels, "optimise": options.optimise, "backend": options.backend},
+        **({} if library is None else {"cmsis_nn": asdict(library)}),
         "target": schedule.target.name,
         "files": sorted([*file_names(options.name), f"{options.name}.json", f"{options.name}.qmodel"]),
         "interface": {

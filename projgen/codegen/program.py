@@ -183,6 +183,15 @@ class CVectors:
 
 
 @dataclass(frozen=True, slots=True)
+class CLibrary:
+    """CMSIS-NN as a model uses it: its release, the macros it is compiled with, its sources below its folder."""
+
+    version: str
+    defines: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CProgram:
     """A whole model."""
 
@@ -215,3 +224,4 @@ class CProgram:
     macs: int
     weight_bytes: int
     vectors: CVectors
+    library: CLibrary | None  # None where the model calls none

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import jinja2
 
 from projgen import resources
+from projgen.cmsis_nn import WHERE, CmsisNN, load
 from projgen.errors import FitError, InputError, ToolMissingError
 from projgen.harness.elf import architecture, object_sizes
 from projgen.harness.manifest import ModelFolder, read_model
@@ -61,6 +62,7 @@ class Options:
     sanitize: bool = False
     lto: bool = False
     extra_flags: tuple[str, ...] = ()
+    library: CmsisNN | None = None
 
 
 def build_image(
@@ -74,6 +76,7 @@ def build_image(
     lto: bool = False,
     extra_flags: Sequence[str] = (),
     mode: Literal["run", "step"] = "run",
+    cmsis_nn: Path | str | None = None,
 ) -> Image:
     """Compile model folders and the test driver, and link them into ``out_dir/image.elf``.
 
@@ -82,6 +85,7 @@ def build_image(
         optimise, compiler, lto, extra_flags: how the models' C is compiled.
         sanitize: with AddressSanitizer and UBSan (target host only).
         mode: ``step`` refuses models without ``reset`` and ``step``; both kinds of record run in any image.
+        cmsis_nn: folder of CMSIS-NN for the models that call it; None: what the environment names.
 
     Raises:
         ToolMissingError: no compiler.
@@ -89,22 +93,23 @@ def build_image(
         InputError: the options don't go together, or a folder is no model.
         HarnessError: emitted C does not compile without warnings.
     """
-    options = Options(optimise, compiler, sanitize, lto, tuple(extra_flags))
-    _check_options(options, target)
     read = tuple(read_model(folder) for folder in models)
+    options = Options(optimise, compiler, sanitize, lto, tuple(extra_flags), find_library(read, cmsis_nn))
+    _check_options(options, target)
     _check_models(read, mode)
     out_dir = Path(out_dir).resolve()
     out_dir.mkdir(parents=True, exist_ok=True)
 
     compiles = [compile_command(model, target, out_dir, options) for model in read]
     drivers = _driver_commands(read, target, out_dir, options)
+    libraries = library_commands(read, target, out_dir, options)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(run_tool, [*compiles, *drivers]))
+        list(pool.map(run_tool, [*compiles, *drivers, *libraries]))
     objects = [out_dir / f"{model.name}.o" for model in read]
     if not lto and not sanitize:
         for model, built in zip(read, objects, strict=True):
             check_fit(model, built, target)
-    parts = [Path(command[-1]) for command in drivers]
+    parts = [Path(command[-1]) for command in (*drivers, *libraries)]
     elf = out_dir / "image.elf"
     link = link_command([*parts, *objects], elf, target, out_dir, options)
     run_link(link, target)
@@ -112,7 +117,7 @@ def build_image(
         elf=elf,
         target=target,
         models=read,
-        commands=(*compiles, *drivers, link),
+        commands=(*compiles, *drivers, *libraries, link),
         attributes=architecture(elf),
         compiler_version=first_line([compiles[0][0] if compiles else gcc(target), "--version"]),
         optimise=optimise,
@@ -120,15 +125,78 @@ def build_image(
     )
 
 
+def find_library(models: Sequence[ModelFolder], cmsis_nn: Path | str | None) -> CmsisNN | None:
+    """The CMSIS-NN that the models call; None where none does.
+
+    Raises:
+        InputError: it is not there, or not the release that a model was compiled for.
+    """
+    wanted = {model.cmsis_nn.version: model.name for model in models if model.cmsis_nn is not None}
+    if not wanted:
+        return None
+    found = load(cmsis_nn)
+    for version, name in wanted.items():
+        if version != found.version:
+            raise InputError(
+                f"model {name} was compiled for CMSIS-NN {version}, and {found.root} holds {found.version}",
+                f"CMSIS-NN {version}, or compile the model again",
+                WHERE,
+            )
+    return found
+
+
+def library_commands(
+    models: Sequence[ModelFolder], target: Target, out_dir: Path, options: Options
+) -> list[tuple[str, ...]]:
+    """Commands that compile the sources of CMSIS-NN that the models call, each once; the object is the last word.
+
+    The library is not ours: its warnings are not looked at.
+    """
+    if options.library is None:
+        return []
+    used = [model.cmsis_nn for model in models if model.cmsis_nn is not None]
+    defines = sorted({f"-D{name}" for use in used for name in use.defines})
+    return [
+        (
+            *_model_compiler(target, options),
+            *target.flags,
+            "-std=gnu99",
+            "-ffreestanding",
+            "-w",
+            *SECTIONS,
+            options.optimise,
+            *(SANITIZERS if options.sanitize else ()),
+            *defines,
+            *_library_flags(target, options),
+            "-c",
+            str(options.library.root / source),
+            "-o",
+            str(out_dir / f"cmsis_nn_{Path(source).stem}.o"),
+        )
+        for source in sorted({source for use in used for source in use.sources})
+    ]
+
+
+def _library_flags(target: Target, options: Options) -> tuple[str, ...]:
+    """What finds CMSIS-NN's headers. Off Arm they are told to do without its intrinsics, and some forget to include."""
+    if options.library is None:
+        return ()
+    plain = ("-D__GNUC_PYTHON__", "-D__RESTRICT=__restrict", "-include", "stdint.h") if target.cpu == "host" else ()
+    return (*plain, *(word for folder in options.library.includes for word in ("-isystem", str(folder))))
+
+
+def _model_compiler(target: Target, options: Options) -> tuple[str, ...]:
+    if options.compiler == "clang":
+        return (*_clang(target), "-Wno-unused-command-line-argument")
+    # Layers that happen to be equal must stay apart, or their counts would be added up.
+    return (gcc(target), "-fno-ipa-icf")
+
+
 def compile_command(model: ModelFolder, target: Target, out_dir: Path, options: Options) -> tuple[str, ...]:
     """The command that compiles one model's C; the object is its last word."""
-    if options.compiler == "clang":
-        front = (*_clang(target), "-Wno-unused-command-line-argument")
-    else:
-        # Layers that happen to be equal must stay apart, or their counts would be added up.
-        front = (gcc(target), "-fno-ipa-icf")
     return (
-        *front,
+        *_model_compiler(target, options),
+        *(_library_flags(target, options) if model.cmsis_nn is not None else ()),
         *target.flags,
         "-std=c99",
         "-ffreestanding",

@@ -11,6 +11,7 @@ from projgen.harness.build import (
     board_sources,
     compile_command,
     harness_command,
+    library_commands,
     link_command,
     refuse_larger,
     run_link,
@@ -50,14 +51,16 @@ def measure_footprint(model: ModelFolder, target: Target, out_dir: Path, options
     empty = resources.runtime_c() / "boards" / "common" / "empty.c"
     commands = [harness_command(path, target, out_dir, options) for path in (empty, *board_sources(target))]
     compiled = compile_command(model, target, out_dir, options)
-    for command in (*commands, compiled):
+    libraries = library_commands([model], target, out_dir, options)
+    for command in (*commands, compiled, *libraries):
         run_tool(command)
     parts = [Path(command[-1]) for command in commands]
     wanted = [f"-Wl,-u,{name}" for name in model.run_functions]
     # Debian's AArch64 linker adds a whole page of stubs against an erratum, in one image or the other.
     common = ["-mno-fix-cortex-a53-843419"] if target.compiler.startswith("aarch64") else []
     sizes = []
-    for name, objects, flags in (("without", parts, []), ("with", [*parts, Path(compiled[-1])], wanted)):
+    whole = [*parts, *(Path(command[-1]) for command in (compiled, *libraries))]
+    for name, objects, flags in (("without", parts, []), ("with", whole, wanted)):
         elf = out_dir / f"size_{name}.elf"
         run_link(link_command(objects, elf, target, out_dir, options, [*common, *flags]), target)
         sizes.append(section_sizes(elf))

@@ -52,6 +52,15 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class LibraryUse:
+    """What a model calls CMSIS-NN for: its release, macros to compile it with, sources relative to its folder."""
+
+    version: str
+    defines: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFolder:
     """A generated model: where its files are and how it is called.
 
@@ -62,6 +71,7 @@ class ModelFolder:
         element: ``int8`` or ``int16``: of the first input.
         arena_bytes: with the input outside the arena.
         arena_with_input_bytes: with it inside, at ``input_offset``.
+        cmsis_nn: what it needs of CMSIS-NN; None where it calls nothing of it.
     """
 
     folder: Path
@@ -78,6 +88,7 @@ class ModelFolder:
     input_offset: int
     state_bytes: int
     layers: tuple[Layer, ...]
+    cmsis_nn: LibraryUse | None = None
 
     @property
     def source(self) -> Path:
@@ -173,4 +184,11 @@ def _model(folder: Path, data: Mapping[str, Any]) -> ModelFolder:
             )
             for row in data["layers"]
         ),
+        cmsis_nn=_library(data.get("cmsis_nn")),
     )
+
+
+def _library(data: Mapping[str, Any] | None) -> LibraryUse | None:
+    if not data:
+        return None
+    return LibraryUse(str(data["version"]), tuple(map(str, data["defines"])), tuple(map(str, data["sources"])))

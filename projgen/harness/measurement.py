@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from projgen.errors import InputError
-from projgen.harness.build import Compiler, Image, Options, build_image
+from projgen.harness.build import Compiler, Image, Options, build_image, find_library
 from projgen.harness.counting import CONTROL, Counts, count_image
 from projgen.harness.cycles import estimate_cycles
 from projgen.harness.disassembly import Disassembly, disassemble
 from projgen.harness.flash import measure_footprint
-from projgen.harness.manifest import ModelFolder
+from projgen.harness.manifest import ModelFolder, read_model
 from projgen.harness.records import IntArray, Record, Result
 from projgen.harness.run import execute
 from projgen.harness.stack import stack_bound
@@ -131,6 +131,7 @@ def measure(
     optimise: str = "-O2",
     compiler: Compiler = "gcc",
     extra_flags: Sequence[str] = (),
+    cmsis_nn: Path | str | None = None,
 ) -> Measurement:
     """Build a model for a target, run records there and count everything.
 
@@ -138,6 +139,7 @@ def measure(
         records: inferences; an integer array stands for a record with this one input.
         labels: class of each record, for the accuracy.
         out_dir: where images are built; a temporary folder if None.
+        cmsis_nn: folder of CMSIS-NN for a model that calls it; None: what the environment names.
 
     Raises:
         InputError, FitError, ToolMissingError, HarnessError: as ``build_image`` and ``count_image``.
@@ -145,10 +147,19 @@ def measure(
     listed = [record if isinstance(record, Record) else Record((record,)) for record in records]
     if not listed:
         raise InputError("no inputs to measure with", "at least one record", "the inputs")
-    options = Options(optimise, compiler, extra_flags=tuple(extra_flags))
+    library = find_library([read_model(model_dir)], cmsis_nn)
+    options = Options(optimise, compiler, extra_flags=tuple(extra_flags), library=library)
     with tempfile.TemporaryDirectory(prefix="projgen-measure-") as scratch:
         folder = Path(out_dir) if out_dir is not None else Path(scratch)
-        image = build_image([model_dir], target, folder, optimise=optimise, compiler=compiler, extra_flags=extra_flags)
+        image = build_image(
+            [model_dir],
+            target,
+            folder,
+            optimise=optimise,
+            compiler=compiler,
+            extra_flags=extra_flags,
+            cmsis_nn=None if library is None else library.root,
+        )
         footprint = measure_footprint(image.models[0], target, folder / "size", options)
         results = execute(image, listed, paint=True)
         counts = count_image(image, listed)

@@ -117,12 +117,10 @@ class KernelChoice:
 class KernelDef:
     """One way to realise one operator. ``isa``: features the target must have (empty: portable C99).
 
-    ``apply`` returns None where the kernel does not fit the node (shape, range, alignment). ``backend`` is "c" for
-    what the registry holds, or the library that the kernel calls.
+    ``apply`` returns None where the kernel does not fit the node (shape, range, alignment).
     """
 
     name: str
     op: str
     isa: frozenset[str]
     apply: Callable[[Graph, Node, Target], KernelChoice | None]
-    backend: str = "c"

@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import Final
 
 from projgen import kernels
+from projgen.cmsis_nn import CmsisNN
 from projgen.errors import UnsupportedError
 from projgen.ir.graph import Graph, Node
-from projgen.kernels.record import KernelChoice
+from projgen.kernels import cmsis_nn
+from projgen.kernels.record import KernelChoice, KernelDef
 from projgen.options import Kernels, Optimise
 from projgen.targets import Target
 
 INSTRUCTIONS_A_BYTE: Final = 250  # for which optimise="flash" gives a byte of flash away
 
 
-def candidates(graph: Graph, node: Node, target: Target, allowed: Kernels) -> list[KernelChoice]:
+def candidates(
+    graph: Graph, node: Node, target: Target, allowed: Kernels, library: CmsisNN | None = None
+) -> list[KernelChoice]:
     """Every kernel that fits the node and the target, in the registry's order.
+
+    Args:
+        library: where one of its kernels fits, no other is a candidate, whatever it costs.
 
     Raises:
         UnsupportedError: there is none.
@@ -23,7 +30,8 @@ def candidates(graph: Graph, node: Node, target: Target, allowed: Kernels) -> li
     records = [
         k for k in kernels.registry() if k.op == node.op and k.isa <= target.isa and (allowed == "fast" or not k.isa)
     ]
-    choices = [c for k in records if (c := k.apply(graph, node, target)) is not None]
+    preferred = [k for k in cmsis_nn.kernels(library) if k.op == node.op] if library else []
+    choices = _applied(preferred, graph, node, target) or _applied(records, graph, node, target)
     if not choices:
         types = ", ".join(f"{role} {value.type}" for role, value in graph.activations(node))
         raise UnsupportedError(
@@ -32,6 +40,10 @@ def candidates(graph: Graph, node: Node, target: Target, allowed: Kernels) -> li
             "the model",
         )
     return choices
+
+
+def _applied(records: list[KernelDef], graph: Graph, node: Node, target: Target) -> list[KernelChoice]:
+    return [c for k in records if (c := k.apply(graph, node, target)) is not None]
 
 
 def table_bytes(choice: KernelChoice) -> int:
@@ -49,6 +61,8 @@ def rank(choice: KernelChoice, optimise: Optimise) -> tuple[float, ...]:
     return (choice.instructions, choice.scratch_bytes, table_bytes(choice))
 
 
-def choose(graph: Graph, node: Node, target: Target, allowed: Kernels, optimise: Optimise) -> KernelChoice:
+def choose(
+    graph: Graph, node: Node, target: Target, allowed: Kernels, optimise: Optimise, library: CmsisNN | None = None
+) -> KernelChoice:
     """The best kernel of a node; the first of equals."""
-    return min(candidates(graph, node, target, allowed), key=lambda c: rank(c, optimise))
+    return min(candidates(graph, node, target, allowed, library), key=lambda c: rank(c, optimise))

@@ -42,7 +42,11 @@ def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Over
     views = _views(graph, one_row)
     executed = [n for n in graph.nodes if views[n.output].root == n.output]
     calls = {
-        n.name: Call(n, overrides.kernels.get(n.name) or choose(graph, n, target, options.kernels, options.optimise))
+        n.name: Call(
+            n,
+            overrides.kernels.get(n.name)
+            or choose(graph, n, target, options.kernels, options.optimise, options.cmsis_nn),
+        )
         for n in executed
     }
     direct = _direct(graph, views, one_row)

@@ -52,7 +52,7 @@ def _smallest(graph: Graph, target: Target, options: CompileOptions) -> Schedule
     best = _planned(graph, target, options, Overrides())
     chosen = {c.node.name: c.choice for s in best.segments for c in s.calls}
     nodes = [n for n in graph.nodes if n.name in chosen]
-    able = {n.name: candidates(graph, n, target, options.kernels) for n in nodes}
+    able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
     rows = {n.name: _row_choice(chosen[n.name], able[n.name]) for n in nodes}
     chains = [
         tuple(c.node.name for c in chain) for chain in stream.chains(graph, [Call(n, rows[n.name]) for n in nodes])
