@@ -10,6 +10,7 @@ from projgen.kernels.record import KernelDef
 _FAMILIES = (
     "linear",
     "conv",
+    "conv_residual",
     "elementwise",
     "pool",
     "softmax",
@@ -22,6 +23,8 @@ _FAMILIES = (
     "pool_dsp",
     "conv_mve",
     "conv_mve_depthwise",
+    "elementwise_mve",
+    "pool_mve",
 )
 
 

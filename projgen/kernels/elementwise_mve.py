@@ -1,0 +1,96 @@
+"""Element-wise operators on MVE cores: sum and product eight, tables sixteen elements at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from projgen.ir.graph import Graph, Node
+from projgen.ir.numerics import AddNumerics, MulNumerics
+from projgen.ir.types import DType
+from projgen.kernels.layouts import cast, plain, table
+from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
+from projgen.targets import Target
+
+Array = npt.NDArray[np.generic]
+
+_HALF = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class ByUnsignedByte:
+    """A table of x = -128..127 in the order of x as an unsigned byte."""
+
+    role: str
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        return np.roll(cast(constants[self.role], "int8"), -128)
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        return {self.role: np.roll(table, 128)}
+
+
+def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    a, b, y = graph.arg(node, "a"), graph.arg(node, "b"), graph.type(node.output)
+    n = node.numerics
+    if not isinstance(n, AddNumerics | MulNumerics):
+        raise TypeError(f"node {node.name!r} has no numerics")
+    if {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8} or a.type.elements != b.type.elements:
+        return None
+    if isinstance(n, AddNumerics):
+        if not all(-_HALF <= f < _HALF for f in (n.factor_a, n.factor_b)):
+            return None
+        numbers = (n.factor_a, n.factor_b, -(n.factor_a * n.zero_a + n.factor_b * n.zero_b))
+    else:
+        numbers = (n.zero_a, n.zero_b, 0)
+    out = n.requant
+    clamped = (out.low, out.high) != (y.dtype.low, y.dtype.high)
+    constant = "a" if a.is_constant else "b" if b.is_constant else ""
+    function = f"pg_{node.op}_mve{f'_constant_{constant}' if constant else ''}"
+    function += f"{f'_shift{out.shift}' if out.shift else ''}{'_clamped' if clamped else ''}"
+    parameters: tuple[tuple[str, int | str], ...] = (
+        ("function", function),
+        ("product", int(node.op == "mul")),
+        ("constant", constant),
+        ("shift", out.shift),
+        ("clamped", int(clamped)),
+    )
+    fields: dict[str, Field] = {"constant": TableRef("constant")} if constant else {}
+    fields["numbers"] = (*numbers, n.multiplier >> 1, out.zero_point, out.low, out.high, y.elements)
+    per_eight = (18 if node.op == "add" else 14) + (2 if out.shift else 0) + clamped
+    return KernelChoice(
+        kernel=f"{node.op}_mve",
+        function=function,
+        struct="pg_binary_mve_params",
+        fields=fields,
+        tables=(plain(graph, node, constant, "constant", "int8"),) if constant else (),
+        sources=("pg_binary_mve.h",),
+        blocks=(Block("binary_mve.h.j2", function, parameters),),
+        instructions=per_eight * -(-y.elements // 8) + 33,
+        in_place=frozenset({"a", "b"} - {constant}),
+    )
+
+
+def _lut(graph: Graph, node: Node, _target: Target) -> KernelChoice:
+    x = graph.arg(node, "x").type
+    data = {"table": graph.data(node, "table")}
+    return KernelChoice(
+        kernel="lut_mve",
+        function="pg_lut_mve",
+        struct="pg_lut_mve_params",
+        fields={"table": TableRef("table"), "count": x.elements},
+        tables=(table("table", ByUnsignedByte("table"), data, "y of x = 0..127, then -128..-1"),),
+        sources=("pg_lut_mve.h",),
+        instructions=4 * -(-x.elements // 16) + 14,
+        in_place=frozenset({"x"}),
+    )
+
+
+KERNELS = (
+    KernelDef("add_mve", "add", frozenset({"mve"}), _binary),
+    KernelDef("mul_mve", "mul", frozenset({"mve"}), _binary),
+    KernelDef("lut_mve", "lut", frozenset({"mve"}), _lut),
+)
