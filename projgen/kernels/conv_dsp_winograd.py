@@ -7,29 +7,34 @@ from dataclasses import dataclass
 import numpy as np
 
 from projgen.ir.graph import Graph, Node
-from projgen.ir.types import DType
+from projgen.ir.types import DType, TensorType
 from projgen.kernels.conv import Geometry, geometry
-from projgen.kernels.conv_dsp import Parameters, call, is_clamped
-from projgen.kernels.conv_dsp_winograd_layouts import Stride2Stream, Winograd1dStream, Winograd2dStream
+from projgen.kernels.conv_dsp import CTYPES, Parameters, call, is_clamped
+from projgen.kernels.conv_dsp_winograd_layouts import Quad, Stride2Stream, Winograd1dStream, Winograd2dStream
 from projgen.kernels.layouts import table
-from projgen.kernels.linear import matrix_numerics, peak
+from projgen.kernels.linear import SUFFIX, matrix_numerics, peak
+from projgen.kernels.packed import NATURAL, WIDENED
 from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
 UNROLLED_QUADS = 4  # quads of channels up to which the products of a 2-D tile are straight-line code
 UNROLLED_ROW_QUADS = 2  # the same of the forms along a row
-INT8 = ("int8_t", "int8_t")
 LARGEST_QUADS = 31  # reach of the loads and stores of double words
 
 
 def _fits(graph: Graph, node: Node, g: Geometry, scale: int) -> bool:
-    """Kernel width 3, int8, whole pairs of outputs, and ``scale`` times any sum in an int32 when requantised."""
+    """Whether the forms of kernel width 3 that multiply sums by ``scale`` are exact here.
+
+    Whole pairs of outputs; transformed inputs, twice as large along each transformed axis, fit int16; ``scale`` times
+    any sum fits int32 when it is requantised.
+    """
+    largest = peak(graph, node.inputs["x"])
     w, b = graph.data(node, "w").astype(np.int64), graph.data(node, "b").astype(np.int64)
     if g.w[2] != 3 or g.attrs.dilation != (1, 1) or g.attrs.groups != 1:
         return False
-    if {g.x.dtype, g.y.dtype} != {DType.INT8} or g.w[0] % 2 or 3 * g.w[0] + 1 > 4095:
+    if g.w[0] % 2 or (3 * g.w[0] + 1) * g.y.dtype.bytes > 4095 or max(2, scale) * largest > 32767:
         return False
-    reach = int((np.abs(w).reshape(len(w), -1).sum(axis=1) * peak(graph, node.inputs["x"]) + np.abs(b)).max())
+    reach = int((np.abs(w).reshape(len(w), -1).sum(axis=1) * largest + np.abs(b)).max())
     return (scale * reach) << matrix_numerics(node).requant.shift < 1 << 31 and -(-g.w[3] // 4) <= LARGEST_QUADS
 
 
@@ -41,7 +46,7 @@ def _fields(node: Node, g: Geometry, columns: int, parts: int) -> dict[str, Fiel
     out_h, out_w, out_c = g.y.step_shape
     return {
         "stream": TableRef("stream"),
-        "row": (*g.x.step_shape, wide, top, left, matrix_numerics(node).input_zero_point),
+        "row": (*g.x.step_shape, wide, top, left, matrix_numerics(node).input_zero_point, g.x.dtype.bytes),
         "columns": columns,
         "kernel_h": g.w[1],
         "stride_h": g.attrs.stride[0],
@@ -49,14 +54,28 @@ def _fields(node: Node, g: Geometry, columns: int, parts: int) -> dict[str, Fiel
         "out_h": out_h,
         "out_w": out_w,
         "out_c": out_c,
-        "out": (out_w * out_c, requant.zero_point, requant.low, requant.high),
+        "out_bytes": g.y.dtype.bytes,
+        "out": (out_w * out_c * g.y.dtype.bytes, requant.zero_point, requant.low, requant.high),
     }
+
+
+def _order(g: Geometry) -> Quad:
+    """Channels of a quad in the operand."""
+    return NATURAL if g.x.dtype is DType.INT16 else WIDENED
+
+
+def _row_bytes(t: TensorType) -> int:
+    """Bytes of a row of a map."""
+    _, width, channels = t.step_shape
+    return width * channels * t.dtype.bytes
 
 
 def _row_copy(g: Geometry) -> float:
     """Instructions of the padded copy of an input row."""
     (_, width, channels) = g.x.step_shape
-    return width * channels * 0.65 + 20 if channels % 4 == 0 else width * (-(-channels // 4) * 4 + 5) + 60
+    if channels % 4 == 0:
+        return width * channels * 0.65 * g.x.dtype.bytes + 20
+    return width * (-(-channels // 4) * 4 + 5) + 60 if g.x.dtype is DType.INT8 else width * (channels * 2 + 25)
 
 
 def _around(graph: Graph, node: Node) -> int:
@@ -69,16 +88,16 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     if g.w[1] != 3 or g.attrs.stride != (1, 1) or not _fits(graph, node, g, 4):
         return None
     requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
-    (out_h, out_w, outputs), layout = g.y.step_shape, Winograd2dStream(g.w)
+    (out_h, out_w, outputs), layout = g.y.step_shape, Winograd2dStream(g.w, _order(g))
     quads, pairs = layout.quads, -(-out_w // 4)
     # a padded row holds what the windows of whole pairs of tiles see, and the whole input row
     columns = max(4 * pairs + 2, g.attrs.padding[2] + g.x.step_shape[1])
     unrolled = quads <= UNROLLED_QUADS
     shape = f"{4 * quads}x{outputs}"
-    variant = f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
+    variant = f"_{SUFFIX[g.y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
     block = f"pg_winograd2d_{shape}{variant}"
-    source = f"pg_winograd2d_input_{4 * quads}x{columns}"
-    function = f"{block}_{columns}_map"
+    source = f"pg_winograd2d_input_{SUFFIX[g.x.dtype]}_{4 * quads}x{columns}"
+    function = f"{block}_{SUFFIX[g.x.dtype]}_{columns}_map"
     products: Parameters = {
         "function": block,
         "quads": quads,
@@ -86,15 +105,22 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
         "unrolled": int(unrolled),
         "shift": requant.shift,
         "clamped": int(clamped),
+        "wide": int(g.y.dtype is DType.INT16),
     }
-    transform: Parameters = {"function": source, "quads": quads, "columns": columns}
+    transform: Parameters = {
+        "function": source,
+        "quads": quads,
+        "columns": columns,
+        "wide": int(g.x.dtype is DType.INT16),
+    }
     names = f"{block}, {source}_rows, {source}_tiles"
     row_pairs = -(-out_h // 2)
     per_pair = 160 * quads + 130 + (16 * 4 + 14 if not unrolled else 0) + 16 * (3 + _around(graph, node))
     per_tiles = outputs // 2 * per_pair + quads * 116 + 60
     per_rows = columns * quads * 27 + 2 * _row_copy(g) + 120
-    shorter = out_w * outputs <= g.x.step_shape[1] * g.w[3] and g.attrs.padding[0] <= 2
+    shorter = _row_bytes(g.y) <= _row_bytes(g.x) and g.attrs.padding[0] <= 2
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     return KernelChoice(
         kernel="winograd2d_dsp",
         function=function,
@@ -105,10 +131,10 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
         blocks=(
             Block("conv_dsp_winograd2d.h.j2", block, tuple(products.items())),
             Block("conv_dsp_winograd2d_input.h.j2", source, tuple(transform.items())),
-            call(function, "pg_winograd2d_map", "pg_winograd_params", INT8, names, row=False),
+            call(function, "pg_winograd2d_map", "pg_winograd_params", types, names, row=False),
         ),
         instructions=row_pairs * (pairs * per_tiles + per_rows) + 100,
-        scratch_bytes=48 * columns * quads + 256 * quads + 8 * outputs,
+        scratch_bytes=(16 * g.x.dtype.bytes + 32) * columns * quads + 256 * quads + 8 * outputs * g.y.dtype.bytes,
         in_place=frozenset({"x"} if shorter else ()),
         code_bytes=(16 if unrolled else 1) * 40 * quads + 1400,
     )
@@ -133,15 +159,15 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
     """The choice for a node that fits ``form``."""
     g = geometry(graph, node)
     requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
-    (_, in_w, inputs), (out_h, out_w, outputs) = g.x.step_shape, g.y.step_shape
+    (_, in_w, _), (out_h, out_w, outputs) = g.x.step_shape, g.y.step_shape
     kernel_h, stride = g.w[1], g.attrs.stride
     quads, pairs = layout.quads, -(-out_w // 4)
     columns = max(4 * stride[1] * pairs + 3 - stride[1], g.attrs.padding[2] + in_w)
     unrolled = quads <= UNROLLED_ROW_QUADS
-    variant = f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
+    variant = f"_{SUFFIX[g.y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
     block = f"pg_{form.prefix}_{kernel_h}x{4 * quads}x{outputs}{variant}"
-    source = f"pg_{form.prefix}_input_{4 * quads}x{pairs}"
-    function = f"{block}_{pairs}_map"
+    source = f"pg_{form.prefix}_input_{SUFFIX[g.x.dtype]}_{4 * quads}x{pairs}"
+    function = f"{block}_{SUFFIX[g.x.dtype]}_{pairs}_map"
     products: Parameters = {
         "function": block,
         "rows": kernel_h,
@@ -150,13 +176,15 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
         "unrolled": int(unrolled),
         "shift": requant.shift,
         "clamped": int(clamped),
+        "wide": int(g.y.dtype is DType.INT16),
     }
-    transform: Parameters = {"function": source, "quads": quads, "pairs": pairs}
+    transform: Parameters = {"function": source, "quads": quads, "pairs": pairs, "wide": int(g.x.dtype is DType.INT16)}
     each = form.parts * (10 * kernel_h * quads + (kernel_h if unrolled else kernel_h + 5)) + form.per_pair
     per_tiles = outputs // 2 * (each + 8 * (3 + _around(graph, node))) + 30 + 2 * form.parts * kernel_h
     per_row = pairs * quads * form.transform + _row_copy(g) + 70
-    shorter = out_w * outputs <= in_w * inputs and g.attrs.padding[0] < kernel_h
+    shorter = _row_bytes(g.y) <= _row_bytes(g.x) and g.attrs.padding[0] < kernel_h
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     return KernelChoice(
         kernel=form.kernel,
         function=function,
@@ -167,10 +195,12 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
         blocks=(
             Block(f"conv_dsp_{form.prefix}.h.j2", block, tuple(products.items())),
             Block(f"conv_dsp_{form.prefix}_input.h.j2", source, tuple(transform.items())),
-            call(function, "pg_winograd_rows_map", "pg_winograd_params", INT8, f"{block}, {source}", row=False),
+            call(function, "pg_winograd_rows_map", "pg_winograd_params", types, f"{block}, {source}", row=False),
         ),
         instructions=out_h * (pairs * per_tiles + stride[0] * per_row + 30) + 100,
-        scratch_bytes=4 * columns * quads + 16 * kernel_h * pairs * form.parts * quads + 4 * outputs,
+        scratch_bytes=4 * columns * quads * g.x.dtype.bytes
+        + 16 * kernel_h * pairs * form.parts * quads
+        + 4 * outputs * g.y.dtype.bytes,
         in_place=frozenset({"x"} if shorter else ()),
         code_bytes=(form.parts if unrolled else 1) * 40 * quads * kernel_h + 700,
     )
@@ -180,14 +210,14 @@ def _one_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     g = geometry(graph, node)
     if g.w[1] > 3 or g.attrs.stride[0] > g.w[1] or g.attrs.stride[1] != 1 or not _fits(graph, node, g, 2):
         return None
-    return _by_rows(graph, node, _F23, Winograd1dStream(g.w))
+    return _by_rows(graph, node, _F23, Winograd1dStream(g.w, _order(g)))
 
 
 def _stride2(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     g = geometry(graph, node)
     if g.w[1] > 3 or g.attrs.stride[0] > g.w[1] or g.attrs.stride[1] != 2 or not _fits(graph, node, g, 1):
         return None
-    return _by_rows(graph, node, _STRIDE2, Stride2Stream(g.w))
+    return _by_rows(graph, node, _STRIDE2, Stride2Stream(g.w, _order(g)))
 
 
 KERNELS = (

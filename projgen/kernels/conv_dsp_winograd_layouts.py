@@ -12,9 +12,9 @@ import numpy.typing as npt
 from projgen.kernels.conv_dsp_layouts import Ints, as_words, halves, signed, words
 
 Array = npt.NDArray[np.generic]
+Quad = tuple[int, int, int, int]  # order of four channels in the operand
 
 ORDER: Final = (1, 2, 0, 3)  # frequencies as they are processed
-_QUAD: Final = (0, 2, 1, 3)  # four channels after SXTB16
 # G of F(2, 3), doubled so that it is integer; frequency 3 negated, as the blocks add it.
 _FORWARD: Final = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, -2]])
 
@@ -37,16 +37,16 @@ def constants_of(constants: Mapping[str, Array]) -> tuple[Ints, Ints, Ints]:
     return w, b, m
 
 
-def pairs_of(w: Ints, quads: int) -> Ints:
-    """(O, ..., C) as (O / 2, ..., quads, 2 outputs, 4) with channels filled up and in the order of the operand."""
+def pairs_of(w: Ints, quads: int, order: Quad) -> Ints:
+    """(O, ..., C) as (O / 2, ..., quads, 2 outputs, 4) with channels filled up and in the operand's order."""
     padded = np.pad(w, [(0, 0)] * (w.ndim - 1) + [(0, 4 * quads - w.shape[-1])])
-    shaped = padded.reshape(len(w) // 2, 2, *w.shape[1:-1], quads, 4)[..., _QUAD]
+    shaped = padded.reshape(len(w) // 2, 2, *w.shape[1:-1], quads, 4)[..., order]
     return np.moveaxis(shaped, 1, -2)
 
 
-def from_pairs(p: Ints, channels: int) -> Ints:
+def from_pairs(p: Ints, channels: int, order: Quad) -> Ints:
     """Inverse of ``pairs_of``."""
-    shaped = np.moveaxis(p, -2, 1)[..., np.argsort(_QUAD)]
+    shaped = np.moveaxis(p, -2, 1)[..., np.argsort(order)]
     return shaped.reshape(2 * len(p), *shaped.shape[2:-2], -1)[..., :channels]
 
 
@@ -59,6 +59,7 @@ class Winograd2dStream:
     """
 
     shape: tuple[int, int, int, int]
+    order: Quad
 
     @property
     def quads(self) -> int:
@@ -66,7 +67,7 @@ class Winograd2dStream:
 
     def pack(self, constants: Mapping[str, Array]) -> Array:
         w, b, m = constants_of(constants)
-        u = pairs_of(forward(forward(w, 1), 2)[:, ORDER][:, :, ORDER], self.quads)
+        u = pairs_of(forward(forward(w, 1), 2)[:, ORDER][:, :, ORDER], self.quads, self.order)
         packed = words(u.reshape(len(u), 4, 4, -1))
         b, m = (4 * b).reshape(-1, 2), (m // 4).reshape(-1, 2)
         parts = [b]
@@ -91,7 +92,7 @@ class Winograd2dStream:
                     at += 2
         u = halves(np.stack(parts, axis=1)).reshape(len(rows), 4, 4, self.quads, 2, 4)
         inverse = np.argsort(ORDER)
-        natural = from_pairs(u, self.shape[3])[:, inverse][:, :, inverse]
+        natural = from_pairs(u, self.shape[3], self.order)[:, inverse][:, :, inverse]
         return {
             "w": backward(backward(natural, 2), 1).astype(np.int8),
             "b": (signed(rows[:, :2]) // 4).reshape(-1).astype(np.int32),
@@ -107,6 +108,7 @@ class Winograd1dStream:
     """
 
     shape: tuple[int, int, int, int]
+    order: Quad
 
     @property
     def quads(self) -> int:
@@ -114,7 +116,7 @@ class Winograd1dStream:
 
     def pack(self, constants: Mapping[str, Array]) -> Array:
         w, b, m = constants_of(constants)
-        u = pairs_of(forward(w, 2)[:, :, ORDER].swapaxes(1, 2), self.quads)
+        u = pairs_of(forward(w, 2)[:, :, ORDER].swapaxes(1, 2), self.quads, self.order)
         packed = words(u.reshape(len(u), 4, -1))
         half = (m // 2).reshape(-1, 2)
         parts = [(2 * b).reshape(-1, 2), packed[:, :3].reshape(len(u), -1), half, packed[:, 3], half]
@@ -125,7 +127,7 @@ class Winograd1dStream:
         size = 4 * self.quads * self.shape[1]
         packed = np.concatenate([rows[:, 2 : 2 + 3 * size], rows[:, 4 + 3 * size : -2]], axis=1)
         u = halves(packed).reshape(len(rows), 4, self.shape[1], self.quads, 2, 4)
-        natural = from_pairs(u, self.shape[3])[:, np.argsort(ORDER)].swapaxes(1, 2)
+        natural = from_pairs(u, self.shape[3], self.order)[:, np.argsort(ORDER)].swapaxes(1, 2)
         return {
             "w": backward(natural, 2).astype(np.int8),
             "b": (signed(rows[:, :2]) // 2).reshape(-1).astype(np.int32),
@@ -141,6 +143,7 @@ class Stride2Stream:
     """
 
     shape: tuple[int, int, int, int]
+    order: Quad
 
     @property
     def quads(self) -> int:
@@ -149,7 +152,7 @@ class Stride2Stream:
     def pack(self, constants: Mapping[str, Array]) -> Array:
         w, b, m = constants_of(constants)
         first, middle, last = w[:, :, 0], w[:, :, 1], w[:, :, 2]
-        u = pairs_of(np.stack([first + last, first, middle, -last], axis=1), self.quads)
+        u = pairs_of(np.stack([first + last, first, middle, -last], axis=1), self.quads, self.order)
         packed = words(u.reshape(len(u), 4, -1))
         both = m.reshape(-1, 2)
         parts = [b.reshape(-1, 2), packed[:, :3].reshape(len(u), -1), both, packed[:, 3], both]
@@ -159,7 +162,8 @@ class Stride2Stream:
         rows = table.astype(np.uint32).reshape(self.shape[0] // 2, -1)
         size = 4 * self.quads * self.shape[1]
         packed = np.concatenate([rows[:, 2 : 2 + 3 * size], rows[:, 4 + 3 * size : -2]], axis=1)
-        u = from_pairs(halves(packed).reshape(len(rows), 4, self.shape[1], self.quads, 2, 4), self.shape[3])
+        u = halves(packed).reshape(len(rows), 4, self.shape[1], self.quads, 2, 4)
+        u = from_pairs(u, self.shape[3], self.order)
         return {
             "w": np.stack([u[:, 1], u[:, 2], -u[:, 3]], axis=2).astype(np.int8),
             "b": signed(rows[:, :2]).reshape(-1).astype(np.int32),

@@ -113,26 +113,56 @@ PG_KERNEL void pg_conv_dsp_widen(const int8_t *x, int32_t step, uint32_t *to, in
 }
 #endif
 
-/* The operand of three int16 pixels, step elements apart: words (c0, c1), then (c2, c3). */
+/* The operand of three int16 pixels, step elements apart: words (c0, c1) of the three, then (c2, c3). */
+#if PG_HAS_DSP
+PG_NAKED void pg_conv_dsp_pack(PG_UNUSED const int16_t *x, PG_UNUSED int32_t step, PG_UNUSED uint32_t *to,
+                               PG_UNUSED int32_t count) {
+    /* r0 x, r1 step in bytes, r2 to, r3 channels left, r4-r6 words (c0, c1), r7-r9 (c2, c3). */
+    __asm volatile("push {r4-r9, lr}\n"
+                   "lsls r1, r1, #1\n"
+                   "subs r3, r3, #4\n"
+                   "blt 2f\n"
+                   "1: ldr r6, [r0, r1, lsl #1]\n"
+                   "ldr r5, [r0, r1]\n"
+                   "ldr r4, [r0], #4\n"
+                   "ldr r9, [r0, r1, lsl #1]\n"
+                   "ldr r8, [r0, r1]\n"
+                   "ldr r7, [r0], #4\n"
+                   "stmia r2!, {r4-r9}\n"
+                   "subs r3, r3, #4\n"
+                   "bge 1b\n"
+                   "2: adds r3, r3, #4\n" /* one to three channels */
+                   "beq 4f\n"
+                   "movs r7, #3\n"
+                   "3: ldrh r4, [r0]\n"
+                   "movs r5, #0\n"
+                   "cmp r3, #2\n"
+                   "it ge\n"
+                   "ldrge r4, [r0]\n"
+                   "it gt\n"
+                   "ldrhgt r5, [r0, #4]\n"
+                   "str r5, [r2, #12]\n"
+                   "str r4, [r2], #4\n"
+                   "add r0, r0, r1\n"
+                   "subs r7, r7, #1\n"
+                   "bne 3b\n"
+                   "4: pop {r4-r9, pc}\n");
+}
+#else
 PG_KERNEL void pg_conv_dsp_pack(const int16_t *x, int32_t step, uint32_t *to, int32_t count) {
-    for (int32_t i = 0; i < 3; ++i) {
-        uint32_t *word = to + i;
-        int32_t k = 0;
-        for (; k + 1 < count; k += 2) {
-            *word = pg_conv_dsp_word(x[k], x[k + 1]);
-            word += 3;
+    for (int32_t k = 0; k < count; k += 4) {
+        for (int32_t i = 0; i < 3; ++i) {
+            int32_t v[4] = {0, 0, 0, 0};
+            for (int32_t j = 0; j < 4 && k + j < count; ++j) {
+                v[j] = x[i * step + k + j];
+            }
+            to[i] = pg_conv_dsp_word(v[0], v[1]);
+            to[3 + i] = pg_conv_dsp_word(v[2], v[3]);
         }
-        if (k < count) {
-            *word = pg_conv_dsp_word(x[k], 0);
-            word += 3;
-            k += 2;
-        }
-        if (k % 4 != 0) {
-            *word = 0;
-        }
-        x += step;
+        to += 6;
     }
 }
+#endif
 
 /* The operand of three pixels of either type, step elements apart. */
 PG_INLINE void pg_conv_dsp_operand(const void *x, bool wide, int32_t step, uint32_t *to, int32_t count) {

@@ -20,6 +20,7 @@ typedef struct {
     int32_t wide;                    /* channels in a padded copy: a multiple of 4 */
     int32_t top, left;               /* padding */
     int32_t zero_point;              /* of the input */
+    int32_t bytes;                   /* of an element: 1 or 2 */
 } pg_winograd_rows;
 
 typedef struct {
@@ -29,25 +30,25 @@ typedef struct {
     int32_t kernel_h, stride_h; /* where rows are transformed one by one */
     int32_t parts;              /* of a transformed row, each as many words as channels */
     int32_t out_h, out_w, out_c;
+    int32_t out_bytes; /* of an element: 1 or 2 */
     pg_winograd_out out;
 } pg_winograd_params;
 
 /* Blocks: two tiles through all outputs, from their operand or from one pointer a row; the input transforms,
  * of four padded rows, of two tiles from those, and of one padded row. */
-typedef void pg_winograd_tiles(const uint32_t *v, const uint32_t *stream, int8_t *y,
-                               const pg_winograd_out *p);
-typedef void pg_winograd_rows_tiles(const uint32_t *const *rows, const uint32_t *stream, int8_t *y,
+typedef void pg_winograd_tiles(const uint32_t *v, const uint32_t *stream, void *y, const pg_winograd_out *p);
+typedef void pg_winograd_rows_tiles(const uint32_t *const *rows, const uint32_t *stream, void *y,
                                     const pg_winograd_out *p);
-typedef void pg_winograd_down(const int8_t *const *rows, uint32_t *t);
+typedef void pg_winograd_down(const void *const *rows, uint32_t *t);
 typedef void pg_winograd_across(const uint32_t *t, uint32_t *v);
-typedef void pg_winograd_along(const int8_t *row, uint32_t *v);
+typedef void pg_winograd_along(const void *row, uint32_t *v);
 
-/* Pixels of `channels` bytes to places of whole words; what fills a word up is of no account. Reads up to
+/* Pixels of `count` bytes to places of whole words; what fills a word up is of no account. Reads up to
  * three bytes after the last pixel. */
 #if PG_HAS_DSP
 PG_NAKED void pg_winograd_spread(PG_UNUSED int8_t *to, PG_UNUSED const int8_t *from, PG_UNUSED int32_t pixels,
-                                 PG_UNUSED int32_t channels) {
-    /* r0 to, r1 from, r2 pixels left, r3 channels, r4 words left, r5 from, r6 word, r12 words of a pixel. */
+                                 PG_UNUSED int32_t count) {
+    /* r0 to, r1 from, r2 pixels left, r3 count, r4 words left, r5 from, r6 word, r12 words of a pixel. */
     __asm volatile("push {r4-r6, lr}\n"
                    "adds r4, r3, #3\n"
                    "lsr r12, r4, #2\n"
@@ -63,9 +64,9 @@ PG_NAKED void pg_winograd_spread(PG_UNUSED int8_t *to, PG_UNUSED const int8_t *f
                    "pop {r4-r6, pc}\n");
 }
 #else
-PG_KERNEL void pg_winograd_spread(int8_t *to, const int8_t *from, int32_t pixels, int32_t channels) {
+PG_KERNEL void pg_winograd_spread(int8_t *to, const int8_t *from, int32_t pixels, int32_t count) {
     for (int32_t i = 0; i < pixels; ++i) {
-        memcpy(to + i * ((channels + 3) / 4 * 4), from + i * channels, (size_t)channels);
+        memcpy(to + i * ((count + 3) / 4 * 4), from + i * count, (size_t)count);
     }
 }
 #endif
@@ -73,20 +74,25 @@ PG_KERNEL void pg_winograd_spread(int8_t *to, const int8_t *from, int32_t pixels
 /* Row r of the padded map into to, whose borders hold the zero point already. */
 PG_KERNEL void pg_winograd_row(const pg_winograd_rows *p, const int8_t *x, int32_t r, int8_t *to) {
     const int32_t y = r - p->top;
-    to += p->left * p->wide;
+    const int32_t pixel = p->channels * p->bytes;
+    const int32_t place = p->wide * p->bytes;
+    to += p->left * place;
     if (y < 0 || y >= p->height) {
-        pg_fill(to, p->zero_point, p->width * p->wide, false);
+        pg_fill(to, p->zero_point, p->width * p->wide, p->bytes == 2);
         return;
     }
-    x += y * p->width * p->channels;
-    if (p->wide == p->channels) {
-        pg_conv_dsp_copy(to, x, p->width * p->channels);
+    x += y * p->width * pixel;
+    if (place == pixel) {
+        pg_conv_dsp_copy(to, x, p->width * pixel);
         return;
     }
-    if (p->width > 1) {
-        pg_winograd_spread(to, x, p->width - 1, p->channels);
+    const int32_t spread = (pixel + 3) / 4 * 4 == place ? p->width - 1 : 0;
+    if (spread > 0) {
+        pg_winograd_spread(to, x, spread, pixel);
     }
-    pg_conv_dsp_copy(to + (p->width - 1) * p->wide, x + (p->width - 1) * p->channels, p->channels);
+    for (int32_t i = spread; i < p->width; ++i) {
+        pg_conv_dsp_copy(to + i * place, x + i * pixel, pixel);
+    }
 }
 
 /* Halfword by halfword. */
@@ -116,23 +122,25 @@ PG_INLINE uint32_t pg_winograd_dot(const uint32_t *a, const uint32_t *b, int32_t
  * as padded copies, two of them from the step before, so y may lie over x where its rows are no longer.
  * Scratch, in padded rows of columns * wide bytes: 4, transformed rows 8; operand 64 * wide bytes; outputs of
  * two tiles. */
-PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const int8_t *x, int8_t *y, void *scratch,
+PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const void *x, void *to, void *scratch,
                                  pg_winograd_tiles *block, pg_winograd_down *down,
                                  pg_winograd_across *across) {
-    const int32_t pitch = p->columns * p->row.wide;
+    const int32_t area = p->columns * p->row.wide;
+    const int32_t pitch = area * p->row.bytes;
     int8_t *rows = (int8_t *)scratch;
     uint32_t *transformed = (uint32_t *)scratch + pitch;
-    uint32_t *operand = transformed + 2 * pitch;
+    uint32_t *operand = transformed + 2 * area;
     int8_t *spill = (int8_t *)(operand + 16 * p->row.wide);
-    const int32_t outputs = p->out_c;
-    const int32_t length = p->out_w * outputs;
-    const pg_winograd_out beside = {4 * outputs, p->out.zero_point, p->out.low, p->out.high};
+    int8_t *y = (int8_t *)to;
+    const int32_t pixel = p->out_c * p->out_bytes;
+    const int32_t length = p->out_w * pixel;
+    const pg_winograd_out beside = {4 * pixel, p->out.zero_point, p->out.low, p->out.high};
     int32_t next = 0;
-    pg_fill(rows, p->row.zero_point, 4 * pitch, false);
+    pg_fill(rows, p->row.zero_point, 4 * area, p->row.bytes == 2);
     for (int32_t oy = 0; oy < p->out_h; oy += 2) {
-        const int8_t *window[4];
+        const void *window[4];
         for (; next < oy + 4; ++next) {
-            pg_winograd_row(&p->row, x, next, rows + next % 4 * pitch);
+            pg_winograd_row(&p->row, (const int8_t *)x, next, rows + next % 4 * pitch);
         }
         for (int32_t i = 0; i < 4; ++i) {
             window[i] = rows + (oy + i) % 4 * pitch;
@@ -142,13 +150,13 @@ PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const int8_t *x, i
             const int32_t left = p->out_w - ox;
             across(transformed + 8 * ox, operand);
             if (left >= 4 && oy + 1 < p->out_h) {
-                block(operand, p->stream, y + ox * outputs, &p->out);
+                block(operand, p->stream, y + ox * pixel, &p->out);
             } else {
-                const size_t bytes = (size_t)((left < 4 ? left : 4) * outputs);
+                const size_t bytes = (size_t)((left < 4 ? left : 4) * pixel);
                 block(operand, p->stream, spill, &beside);
-                memcpy(y + ox * outputs, spill, bytes);
+                memcpy(y + ox * pixel, spill, bytes);
                 if (oy + 1 < p->out_h) {
-                    memcpy(y + ox * outputs + length, spill + 4 * outputs, bytes);
+                    memcpy(y + ox * pixel + length, spill + 4 * pixel, bytes);
                 }
             }
         }
@@ -159,21 +167,22 @@ PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const int8_t *x, i
 /* A convolution of kernel height up to 3 whose rows are transformed one by one. Transformed rows are kept in
  * a ring of kernel_h: an input row is read once, before the output row under it is written, so y may lie over
  * x where its rows are no longer. Scratch: a padded row, the ring, outputs of two tiles. */
-PG_KERNEL void pg_winograd_rows_map(const pg_winograd_params *p, const int8_t *x, int8_t *y, void *scratch,
+PG_KERNEL void pg_winograd_rows_map(const pg_winograd_params *p, const void *x, void *to, void *scratch,
                                     pg_winograd_rows_tiles *block, pg_winograd_along *along) {
-    const int32_t outputs = p->out_c;
+    const int32_t pixel = p->out_c * p->out_bytes;
     const int32_t kernel = p->kernel_h;
     const int32_t pair = p->parts * p->row.wide;
     const int32_t words = (p->out_w + 3) / 4 * pair;
     int8_t *padded = (int8_t *)scratch;
-    uint32_t *ring = (uint32_t *)scratch + p->columns * p->row.wide / 4;
+    uint32_t *ring = (uint32_t *)scratch + p->columns * p->row.wide * p->row.bytes / 4;
     int8_t *spill = (int8_t *)(ring + kernel * words);
+    int8_t *y = (int8_t *)to;
     int32_t next = 0;
-    pg_fill(padded, p->row.zero_point, p->columns * p->row.wide, false);
+    pg_fill(padded, p->row.zero_point, p->columns * p->row.wide, p->row.bytes == 2);
     for (int32_t oy = 0; oy < p->out_h; ++oy) {
         const uint32_t *window[3];
         for (; next < oy * p->stride_h + kernel; ++next) {
-            pg_winograd_row(&p->row, x, next, padded);
+            pg_winograd_row(&p->row, (const int8_t *)x, next, padded);
             along(padded, ring + next % kernel * words);
         }
         for (int32_t ky = 0; ky < kernel; ++ky) {
@@ -182,11 +191,11 @@ PG_KERNEL void pg_winograd_rows_map(const pg_winograd_params *p, const int8_t *x
         for (int32_t left = p->out_w; left > 0; left -= 4) {
             if (left >= 4) {
                 block(window, p->stream, y, &p->out);
-                y += 4 * outputs;
+                y += 4 * pixel;
             } else {
                 block(window, p->stream, spill, &p->out);
-                memcpy(y, spill, (size_t)(left * outputs));
-                y += left * outputs;
+                memcpy(y, spill, (size_t)(left * pixel));
+                y += left * pixel;
             }
             for (int32_t ky = 0; ky < kernel; ++ky) {
                 window[ky] += pair;

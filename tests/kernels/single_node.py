@@ -17,8 +17,10 @@ from projgen.harness.build import Image, build_image
 from projgen.harness.counting import count_image
 from projgen.harness.records import Record
 from projgen.harness.run import run_image
+from projgen.ir.attrs import Conv2d
 from projgen.ir.interpreter import run_integer
 from projgen.kernels.record import KernelChoice
+from projgen.ops import conv
 from projgen.ops.record import Sample
 from projgen.options import CompileOptions
 from projgen.quant.model import QuantizedModel
@@ -31,7 +33,7 @@ from projgen.targets import load_target
 
 def extreme(sample: Sample, magnitude: int = 127) -> Sample:
     """The same node with weights of +-magnitude, a row of one sign first, and multipliers that still fit."""
-    graph, node = sample.graph, sample.graph.nodes[0]
+    graph, node = sample.graph, sample.graph.nodes[-1]
     w, m = graph.values[node.inputs["w"]], graph.values[node.inputs["m"]]
     assert w.data is not None and m.data is not None
     largest = int(np.abs(w.data).max())
@@ -42,22 +44,41 @@ def extreme(sample: Sample, magnitude: int = 127) -> Sample:
     return replace(sample, name=f"{sample.name} of {magnitude}", graph=graph.with_(values=values))
 
 
+def after_int16(sample: Sample) -> Sample:
+    """The sample's convolution of an int16 map behind a pointwise one that makes the map, so that its range is known.
+
+    Kernels are still chosen for the sample's own node, the last one.
+    """
+    graph, node = sample.graph, sample.graph.nodes[-1]
+    x = graph.arg(node, "x").type
+    made = conv.sample(f"{sample.name} source", (*x.step_shape[:2], 5), x.step_shape[2], (1, 1), Conv2d(), y=x.dtype)
+    source = made.graph.nodes[0]
+    names = {v: f"source.{v}" for v in made.graph.values}
+    names[source.output] = node.inputs["x"]
+    first = replace(source, name="source", inputs={r: names[v] for r, v in source.inputs.items()}, output=names["y"])
+    values = {names[v.name]: replace(v, name=names[v.name]) for v in made.graph.values.values()}
+    values[first.output] = graph.values[first.output]  # one type on both sides
+    ports = tuple(replace(p, value=names[p.value]) for p in made.graph.inputs)
+    joined = graph.with_(nodes=(first, node), values=values.values(), inputs=ports)
+    return replace(sample, graph=joined, inputs=made.inputs)
+
+
 def choice_of(sample: Sample, kernel: str, target: str = "cortex-m4") -> KernelChoice | None:
     """What ``kernel`` makes of the sample's node; None where it does not fit."""
-    found = candidates(sample.graph, sample.graph.nodes[0], load_target(target), "fast")
+    found = candidates(sample.graph, sample.graph.nodes[-1], load_target(target), "fast")
     return next((c for c in found if c.kernel == kernel), None)
 
 
 def chosen(sample: Sample, target: str = "cortex-m4", optimise: str = "speed") -> KernelChoice:
     """The kernel that a compilation takes."""
     options = CompileOptions.checked("model", "c", "fast", optimise)
-    return choose(sample.graph, sample.graph.nodes[0], load_target(target), "fast", options.optimise)
+    return choose(sample.graph, sample.graph.nodes[-1], load_target(target), "fast", options.optimise)
 
 
 def write(sample: Sample, choice: KernelChoice, target: str, folder: Path, name: str) -> Path:
     """The folder of C for a sample's graph with ``choice`` for its node."""
     options, graph = CompileOptions.checked(name, "c", "fast", "speed"), sample.graph
-    planned = schedule(graph, load_target(target), options, Overrides({graph.nodes[0].name: choice}))
+    planned = schedule(graph, load_target(target), options, Overrides({graph.nodes[-1].name: choice}))
     digest = QuantizedModel(graph).digest()
     program = build_program(planned, options, digest, render_block, vectors_of(graph, name, digest))
     extra = {

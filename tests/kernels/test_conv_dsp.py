@@ -15,7 +15,7 @@ from projgen.kernels.conv_dsp_layouts import MatrixStream
 from projgen.kernels.packed import NATURAL, WIDENED
 from projgen.ops.conv import conv, sample
 from projgen.ops.record import Sample
-from tests.kernels.single_node import build, choice_of, chosen, differing, extreme, instructions
+from tests.kernels.single_node import after_int16, build, choice_of, chosen, differing, extreme, instructions
 
 KERNELS = ("pointwise_dsp", "pointwise_dsp_looped", "conv2d_dsp", "conv2d_dsp_looped")
 SAME = (1, 1, 1, 1)
@@ -46,6 +46,8 @@ def hard() -> list[Sample]:
         sample("conv_1d", (1, 21, 6), 5, (1, 5), conv((1, 2), (0, 0, 4, 0))),
         sample("conv_int16", (5, 4, 3), 3, (3, 3), conv((1, 2), SAME), x=DType.INT16, y=DType.INT16),
         sample("conv_from_int16", (5, 5, 3), 6, (3, 3), conv(padding=SAME), x=DType.INT16),
+        after_int16(sample("conv_packed_int16", (5, 5, 6), 6, (3, 3), conv(padding=SAME), x=DType.INT16)),
+        after_int16(sample("pw_packed_int16", (5, 7, 8), 6, (1, 1), conv(), x=DType.INT16)),
         extreme(sample("conv_plain", (4, 4, 70), 4, (3, 3), conv(padding=SAME), saturating=True, x_zero=-128)),
     ]
 

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projgen.kernels.conv_dsp_winograd_layouts import Stride2Stream, Winograd1dStream, Winograd2dStream
+from projgen.ir.types import DType
+from projgen.kernels.conv_dsp_winograd_layouts import Quad, Stride2Stream, Winograd1dStream, Winograd2dStream
+from projgen.kernels.packed import NATURAL, WIDENED
 from projgen.kernels.record import KernelChoice
 from projgen.ops.conv import conv, sample
 from projgen.ops.record import Sample
-from tests.kernels.single_node import build, choice_of, chosen, differing, extreme, instructions
+from tests.kernels.single_node import after_int16, build, choice_of, chosen, differing, extreme, instructions
 
 FORMS = ("winograd2d_dsp", "winograd1d_dsp", "winograd_stride2_dsp")
 SAME = (1, 1, 1, 1)
@@ -40,6 +42,11 @@ def hard() -> list[Sample]:
         sample("one_row_subroutine", (1, 21, 34), 8, (1, 3), conv(padding=(0, 0, 1, 1))),
         sample("one_row_stride", (1, 30, 7), 8, (1, 3), conv((1, 2))),
         sample("two_rows_subroutine", (6, 7, 18), 2, (2, 3), conv()),
+        sample("to_int16", (7, 9, 5), 6, (3, 3), conv(padding=SAME), y=DType.INT16),
+        after_int16(sample("from_int16", (7, 9, 8), 4, (3, 3), conv(padding=SAME), x=DType.INT16)),
+        after_int16(sample("int16", (6, 9, 21), 6, (3, 3), conv(padding=SAME), x=DType.INT16, y=DType.INT16)),
+        after_int16(sample("int16_stride", (8, 9, 6), 4, (3, 3), conv((2, 2), SAME), x=DType.INT16, y=DType.INT16)),
+        after_int16(sample("int16_row", (1, 30, 7), 8, (1, 3), conv(padding=(0, 0, 1, 1)), x=DType.INT16)),
     ]
 
 
@@ -147,6 +154,12 @@ def test_output_may_lie_over_the_input_where_its_rows_are_no_longer() -> None:
     assert in_place((8, 8, 8), 16, "winograd_stride2_dsp", stride=(2, 2), padding=(0, 1, 0, 1))
 
 
+def test_int16_maps_whose_range_is_not_proven_are_refused() -> None:
+    s = sample("unproven", (7, 9, 8), 4, (3, 3), conv(padding=SAME), x=DType.INT16)
+    assert [choice_of(s, form) for form in FORMS] == [None] * 3
+    assert choice_of(after_int16(s), "winograd2d_dsp") is not None
+
+
 @pytest.mark.parametrize(("outputs", "inputs", "kernel"), [(3, 8, (3, 3)), (4, 128, (3, 3)), (4, 8, (5, 5))])
 def test_what_does_not_fit_is_refused(outputs: int, inputs: int, kernel: tuple[int, int]) -> None:
     s = sample("odd", (8, 8, inputs), outputs, kernel, conv(padding=(2, 2, 2, 2)))
@@ -156,9 +169,10 @@ def test_what_does_not_fit_is_refused(outputs: int, inputs: int, kernel: tuple[i
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 9)),
+    order=st.sampled_from([NATURAL, WIDENED]),
     seed=st.integers(0, 1 << 30),
 )
-def test_streams_hold_the_constants(shape: tuple[int, int, int], seed: int) -> None:
+def test_streams_hold_the_constants(shape: tuple[int, int, int], order: Quad, seed: int) -> None:
     rng = np.random.default_rng(seed)
     full = (2 * shape[0], shape[1], 3, shape[2])
     constants = {
@@ -166,7 +180,8 @@ def test_streams_hold_the_constants(shape: tuple[int, int, int], seed: int) -> N
         "b": rng.integers(-(1 << 28), 1 << 28, full[0]).astype(np.int32),
         "m": (rng.integers(1 << 20, 1 << 28, full[0]) * 4).astype(np.int32),
     }
-    layouts = [Winograd1dStream(full), Stride2Stream(full)] + ([Winograd2dStream(full)] if full[1] == 3 else [])
+    layouts = [Winograd1dStream(full, order), Stride2Stream(full, order)]
+    layouts += [Winograd2dStream(full, order)] if full[1] == 3 else []
     for layout in layouts:
         found = layout.unpack(layout.pack(constants))
         assert all(np.array_equal(found[role], data) for role, data in constants.items()), layout
