@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def deploy(
     quantized = projgen.quantize(model, calibration)
     measurements = []
     for target in targets:
-        artifact = projgen.compile(quantized, target=target, out=out / f"{title.replace(' ', '_')}_{target}", name=name)
+        artifact = projgen.compile(
+            quantized, target=target, out=out / f"{re.sub(r'[^a-z0-9]+', '_', title).strip('_')}_{target}", name=name
+        )
         artifact.build()
         outputs = artifact.verify(list(test))
         measurements.append(artifact.measure(list(test), labels=labels))

@@ -94,6 +94,7 @@ def main() -> None:
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
+    torch.set_num_threads(1)  # the same weights on any number of cores
     train_x, train_y, test_x, test_y = load(options.mnist)
     calibration = list(torch.from_numpy(train_x[:512]).split(64))
 
