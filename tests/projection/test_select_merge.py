@@ -373,3 +373,17 @@ def test_a_neuron_pca_alone_selects_and_merges_by_predicted_loss() -> None:
     assert info.choice == alone.choice == "predicted" and info.output_error is None
     assert info.layers[0].units[1] < 14 and alone.layers[0].units == (14, 14)
     assert info.learnables_after == count_learnables(small) and info.learnables_reduction >= 0.7
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["residual", "conv-gru", "lstm"])
+def test_cuda_models_stay_on_their_device(name: str) -> None:
+    model, x = case(name)
+    model = model.float().cuda()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small, info = projgen.compress(model, x.float(), learnables_reduction_goal=0.6, verbosity="off")
+        trained = projgen.distill(small, model, x.float(), steps=5, verbosity="off")
+    assert info.learnables_reduction >= 0.6
+    assert {p.device.type for p in (*small.parameters(), *trained.parameters())} == {"cuda"}
+    assert small(x.float().cuda()).shape == model(x.float().cuda()).shape
