@@ -48,11 +48,13 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     operand = pixels * max(1, min(total // pixels, OPERAND // (pixels * pitch)))
     function = f"pg_pointwise_mve_{made.variant}_v{vectors}_p{pixels}_b{pitch}"
     driver = _driver(function, made, g)
+    residual = "residual" in node.inputs
+    driver["residual"] = int(residual)
     whole, rest = total // pixels, total % pixels > 0
     calls = -(-whole * pixels // operand) + 2 * rest
     shrinks = outputs * g.y.dtype.bytes <= inputs * itemsize
     return KernelChoice(
-        kernel="pointwise_mve",
+        kernel="pointwise_residual_mve" if residual else "pointwise_mve",
         function=function,
         struct="pg_pointwise_mve_params",
         fields={
@@ -70,9 +72,23 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         blocks=(made.block, Block("conv_mve_pointwise.h.j2", function, tuple(driver.items()))),
         instructions=(whole + rest) * made.per_block + copied(total, inputs, itemsize, pitch) + calls * 60 + 40,
         scratch_bytes=(operand + pixels) * pitch + SLACK,
-        in_place=frozenset({"x"} if shrinks else ()),
-        row_function=f"{function}_row" if width >= pixels else "",
+        in_place=_in_place(node, shrinks, whole=not rest and (outputs % 2 == 0 or outputs == 1)),
+        row_function=f"{function}_row" if width >= pixels and not residual else "",
     )
+
+
+def _in_place(node: Node, over_x: bool, *, whole: bool) -> frozenset[str]:
+    """The roles that outputs may overwrite.
+
+    Args:
+        over_x: whether x is read before.
+        whole: no output is computed twice, so that a residual is read once.
+    """
+    same = node.inputs.get("residual") == node.inputs["x"]
+    roles = {"x"} if over_x and (whole or not same) else set()
+    if "residual" in node.inputs and whole and (over_x or not same):
+        roles.add("residual")
+    return frozenset(roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +159,12 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
     if made is None:
         return None
     function = made.block.function.replace("pg_conv_mve_", "pg_conv2d_mve_")
-    driver = {**_driver(function, made, g), "kernel_h": kernel_h}
+    residual, outputs = "residual" in node.inputs, g.w[0] // g.attrs.groups
+    driver = {**_driver(function, made, g), "kernel_h": kernel_h, "residual": int(residual)}
     per_row = -(-width // pixels) * made.per_block + (2 if width % pixels else 1) * (35 + 4 * kernel_h)
     per_row += 20 + 9 * kernel_h
     return KernelChoice(
-        kernel="conv2d_mve",
+        kernel="conv2d_residual_mve" if residual else "conv2d_mve",
         function=function,
         struct="pg_conv2d_mve_params",
         fields=_fields(node, g, made, lines, 0, 0),
@@ -156,8 +173,8 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
         blocks=(made.block, Block("conv_mve_lines.h.j2", function, tuple(driver.items()))),
         instructions=g.attrs.groups * (height * per_row + lines.filled) + 60,
         scratch_bytes=lines.bytes + SLACK,
-        in_place=frozenset({"x"} if overwrites(g) else ()),
-        row_function=f"{function}_row",
+        in_place=_in_place(node, overwrites(g), whole=width % pixels == 0 and (outputs % 2 == 0 or outputs == 1)),
+        row_function="" if residual else f"{function}_row",
     )
 
 
@@ -246,4 +263,6 @@ KERNELS = (
     KernelDef("pointwise_mve", "conv2d", frozenset({"mve"}), _pointwise),
     KernelDef("conv2d_mve", "conv2d", frozenset({"mve"}), _over_lines),
     KernelDef("conv2d_mve_gathered", "conv2d", frozenset({"mve"}), _gathered),
+    KernelDef("pointwise_residual_mve", "conv2d_residual", frozenset({"mve"}), _pointwise),
+    KernelDef("conv2d_residual_mve", "conv2d_residual", frozenset({"mve"}), _over_lines),
 )

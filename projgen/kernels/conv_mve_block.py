@@ -106,7 +106,8 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
     requant = matrix_numerics(node).requant
     wide_x, wide_y = g.x.dtype is DType.INT16, g.y.dtype is DType.INT16
     size, outputs = g.y.dtype.bytes, g.w[0] // g.attrs.groups
-    layout = TapStream(g.w, g.attrs.groups, walk.taps, 8 if wide_x else 16, flat)
+    residual = "residual" in node.inputs
+    layout = TapStream(g.w, g.attrs.groups, walk.taps, 8 if wide_x else 16, flat, residual)
     clamped = (requant.low, requant.high) != (g.y.dtype.low, g.y.dtype.high)
     looped = walk.rows > 1 and 4 * walk.rows * walk.per_row > UNROLLED_BYTES
     if 4 * walk.per_row > LARGEST_BYTES or not walk.is_reachable:
@@ -114,6 +115,7 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
     odd = outputs % 2 == 1 and outputs > 1
     variant = f"{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}{'_odd' if odd else ''}"
     variant += f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
+    variant += "_residual" if residual else ""
     shape = f"{walk.rows}x{len(walk.taps)}_v{walk.vectors}_p{walk.pixels}_b{walk.pitch}"
     shape += "" if walk.columns == _plain(walk) else f"_s{walk.stride}_c{max(walk.columns)}"
     function = f"pg_conv_mve_{variant}_{shape}"
@@ -133,6 +135,7 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
         "shift": requant.shift,
         "clamped": int(clamped),
         "looped": int(looped),
+        "residual": int(residual),
     }
     pairs = (outputs + 1) // 2
     span = 2 * size if outputs == 1 else outputs * size
@@ -141,7 +144,8 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
     around = 15 + (0 if wide_y else 2) + (2 if requant.shift else 0) + (6 - (0 if wide_y else 1) if clamped else 0)
     around += 4 * odd + (walk.rows if walk.rows > 1 else 0)
     around += 3 + 2 * walk.pixels + 2 * walk.rows if looped else 0
-    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    around += 7 if residual else 0
+    constants = {role: graph.data(node, role) for role in (("w", "b", "m", "f") if residual else ("w", "b", "m"))}
     return Made(
         Block("conv_mve_block.h.j2", function, tuple(parameters.items())),
         variant,
@@ -154,7 +158,12 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
             walk.pixels * walk.stride * walk.pitch,
             walk.pixels * g.w[0] * size - span,
         ),
-        table("stream", layout, constants, "weights, bias and halved multipliers in reading order"),
+        table(
+            "stream",
+            layout,
+            constants,
+            f"weights, bias and halved multipliers{' and factors' if residual else ''} in reading order",
+        ),
         layout,
         walk.pixels,
         pairs * (walk.rows * walk.per_row + around) + 9 + 3 * walk.rows,

@@ -22,7 +22,8 @@ class TapStream:
 
     Per two outputs: per line, vector of inputs and tap in the order ``taps`` the ``lanes`` weights of either; then
     bA, mA / 2, bB, mB / 2. Inputs beyond C weigh 0. The last pair of an odd number of outputs repeats one of the pair
-    before it, or holds the only output twice. ``flat``: the whole window is one line and one tap.
+    before it, or holds the only output twice. ``flat``: the whole window is one line and one tap. ``residual``: the
+    factors f of a residual, fA and fB, follow.
     """
 
     shape: tuple[int, int, int, int]
@@ -30,6 +31,7 @@ class TapStream:
     taps: tuple[int, ...]
     lanes: int
     flat: bool = False
+    residual: bool = False
 
     @property
     def _viewed(self) -> tuple[int, int, int, int]:
@@ -44,7 +46,12 @@ class TapStream:
     def group_words(self) -> int:
         """Words of one group's stream."""
         _, kh, kw, _ = self._viewed
-        return len(self._pairs()) * (kh * kw * self.vectors * self.lanes // 2 + 4)
+        return len(self._pairs()) * (kh * kw * self.vectors * self.lanes // 2 + self._ends)
+
+    @property
+    def _ends(self) -> int:
+        """Words of a pair after its weights."""
+        return 6 if self.residual else 4
 
     def _pairs(self) -> list[tuple[int, int]]:
         size = self.shape[0] // self.groups
@@ -61,25 +68,30 @@ class TapStream:
         w[..., :c] = np.asarray(constants["w"]).reshape(*w.shape[:4], c)
         body = w[:, pairs][..., list(self.taps), :].reshape(self.groups, len(pairs), 2, kh, kw, self.vectors, -1)
         body = words(body.transpose(0, 1, 3, 5, 4, 2, 6)).reshape(self.groups, len(pairs), -1)
-        b, m = (np.asarray(constants[role]).astype(np.int32).reshape(self.groups, -1)[:, pairs] for role in ("b", "m"))
-        ends = np.stack([b, m >> 1], axis=-1).reshape(self.groups, len(pairs), 4).view(np.uint32)
-        return np.concatenate([body, ends], axis=-1).reshape(-1)
+        roles = ("b", "m", "f") if self.residual else ("b", "m")
+        b, m, *f = (np.asarray(constants[r]).astype(np.int32).reshape(self.groups, -1)[:, pairs] for r in roles)
+        ends = np.stack([b, m >> 1], axis=-1).reshape(self.groups, len(pairs), 4)
+        return np.concatenate([body, *(e.view(np.uint32) for e in (ends, *f))], axis=-1).reshape(-1)
 
     def unpack(self, table: Array) -> Mapping[str, Array]:
         _, kh, kw, c = self._viewed
         pairs = self._pairs()
         size = self.shape[0] // self.groups
         rows = table.astype(np.uint32).reshape(self.groups, len(pairs), -1)
-        ends = np.ascontiguousarray(rows[..., -4:]).view(np.int32).reshape(self.groups, len(pairs), 2, 2)
-        body = np.ascontiguousarray(rows[..., :-4]).astype("<u4").view(np.int8)
+        numbers = np.ascontiguousarray(rows[..., -self._ends :]).view(np.int32)
+        ends = numbers[..., :4].reshape(self.groups, len(pairs), 2, 2)
+        body = np.ascontiguousarray(rows[..., : -self._ends]).astype("<u4").view(np.int8)
         body = body.reshape(self.groups, len(pairs), kh, self.vectors, kw, 2, self.lanes).transpose(0, 1, 5, 2, 4, 3, 6)
         body = body.reshape(self.groups, len(pairs), 2, kh, kw, -1)[..., np.argsort(self.taps), :c]
         w = np.zeros((self.groups, size, kh, kw, c), np.int8)
-        b, m = (np.zeros((self.groups, size), np.int32) for _ in range(2))
+        b, m, f = (np.zeros((self.groups, size), np.int32) for _ in range(3))
         for i, pair in enumerate(pairs):
             for side, n in enumerate(pair):
                 w[:, n], b[:, n], m[:, n] = body[:, i, side], ends[:, i, side, 0], 2 * ends[:, i, side, 1]
-        return {"w": w.reshape(self.shape), "b": b.reshape(-1), "m": m.reshape(-1)}
+                if self.residual:
+                    f[:, n] = numbers[:, i, 4 + side]
+        factors = {"f": f.reshape(-1)} if self.residual else {}
+        return {"w": w.reshape(self.shape), "b": b.reshape(-1), "m": m.reshape(-1), **factors}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from projgen.ir.numerics import MatrixNumerics
 from projgen.ir.types import DType
 from projgen.kernels.conv_mve_block import lines
 from projgen.kernels.conv_mve_layouts import TapStream
@@ -195,8 +197,11 @@ def test_where_outputs_may_lie_over_the_input() -> None:
 
 def test_an_int16_output_has_no_zero_point() -> None:
     made = sample("wide", (4, 4, 8), 8, (3, 3), conv(padding=SAME), y=DType.INT16)
+    node = made.graph.nodes[0]
+    assert isinstance(node.numerics, MatrixNumerics)
+    moved = replace(node, numerics=replace(node.numerics, requant=replace(node.numerics.requant, zero_point=1)))
     assert chosen(made, TARGET).kernel.startswith("conv2d_mve")
-    assert chosen(made, "cortex-m4").kernel == "conv2d_dsp"
+    assert choice_of(replace(made, graph=made.graph.with_(nodes=[moved])), "conv2d_mve", TARGET) is None
 
 
 def test_columns_are_loaded_once_where_taps_share_them() -> None:
