@@ -10,6 +10,7 @@ from projgen.kernels.record import KernelDef
 _FAMILIES = (
     "linear",
     "conv",
+    "conv_residual",
     "elementwise",
     "pool",
     "softmax",
@@ -17,6 +18,7 @@ _FAMILIES = (
     "recurrent",
     "conv_dsp",
     "conv_dsp_depthwise",
+    "conv_dsp_depthwise_rows",
     "conv_dsp_winograd",
     "elementwise_dsp",
     "pool_dsp",

@@ -8,8 +8,8 @@ import numpy as np
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType, TensorType
-from projgen.kernels.conv import Geometry, geometry
-from projgen.kernels.conv_dsp import CTYPES, Parameters, call, is_clamped
+from projgen.kernels.conv import Geometry, geometry, over_residual
+from projgen.kernels.conv_dsp import CTYPES, Parameters, call, is_clamped, residual_bytes
 from projgen.kernels.conv_dsp_winograd_layouts import Quad, Stride2Stream, Winograd1dStream, Winograd2dStream
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import SUFFIX, matrix_numerics, peak
@@ -34,7 +34,8 @@ def _fits(graph: Graph, node: Node, g: Geometry, scale: int) -> bool:
         return False
     if g.w[0] % 2 or (3 * g.w[0] + 1) * g.y.dtype.bytes > 4095 or max(2, scale) * largest > 32767:
         return False
-    reach = int((np.abs(w).reshape(len(w), -1).sum(axis=1) * largest + np.abs(b)).max())
+    f = graph.data(node, "f").astype(np.int64) if "f" in node.inputs else np.zeros(len(w), np.int64)
+    reach = int((np.abs(w).reshape(len(w), -1).sum(axis=1) * largest + np.abs(b) + 128 * np.abs(f)).max())
     return (scale * reach) << matrix_numerics(node).requant.shift < 1 << 31 and -(-g.w[3] // 4) <= LARGEST_QUADS
 
 
@@ -88,16 +89,17 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     if g.w[1] != 3 or g.attrs.stride != (1, 1) or not _fits(graph, node, g, 4):
         return None
     requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
-    (out_h, out_w, outputs), layout = g.y.step_shape, Winograd2dStream(g.w, _order(g))
+    residual = residual_bytes(node, g)
+    (out_h, out_w, outputs), layout = g.y.step_shape, Winograd2dStream(g.w, _order(g), residual > 0)
     quads, pairs = layout.quads, -(-out_w // 4)
     # a padded row holds what the windows of whole pairs of tiles see, and the whole input row
     columns = max(4 * pairs + 2, g.attrs.padding[2] + g.x.step_shape[1])
     unrolled = quads <= UNROLLED_QUADS
-    shape = f"{4 * quads}x{outputs}"
+    shape = f"{'residual_' if residual else ''}{4 * quads}x{outputs}"
     variant = f"_{SUFFIX[g.y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
     block = f"pg_winograd2d_{shape}{variant}"
     source = f"pg_winograd2d_input_{SUFFIX[g.x.dtype]}_{4 * quads}x{columns}"
-    function = f"{block}_{SUFFIX[g.x.dtype]}_{columns}_map"
+    function = f"{block}_{SUFFIX[g.x.dtype]}_{columns}_map{f'_{residual}' if residual else ''}"
     products: Parameters = {
         "function": block,
         "quads": quads,
@@ -106,6 +108,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
         "shift": requant.shift,
         "clamped": int(clamped),
         "wide": int(g.y.dtype is DType.INT16),
+        "residual": int(residual > 0),
     }
     transform: Parameters = {
         "function": source,
@@ -115,14 +118,21 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     }
     names = f"{block}, {source}_rows, {source}_tiles"
     row_pairs = -(-out_h // 2)
-    per_pair = 160 * quads + 130 + (16 * 4 + 14 if not unrolled else 0) + 16 * (3 + _around(graph, node))
+    per_pair = (
+        160 * quads
+        + 130
+        + (36 if residual else 0)
+        + (16 * 4 + 14 if not unrolled else 0)
+        + 16 * (3 + _around(graph, node))
+    )
     per_tiles = outputs // 2 * per_pair + quads * 116 + 60
     per_rows = columns * quads * 27 + 2 * _row_copy(g) + 120
     shorter = _row_bytes(g.y) <= _row_bytes(g.x) and g.attrs.padding[0] <= 2
-    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m", *(["f"] if residual else []))}
+    driver = f"pg_winograd2d_{'residual_' if residual else ''}map"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     return KernelChoice(
-        kernel="winograd2d_dsp",
+        kernel=f"winograd2d{'_residual' if residual else ''}_dsp",
         function=function,
         struct="pg_winograd_params",
         fields=_fields(node, g, columns, 16),
@@ -131,11 +141,11 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
         blocks=(
             Block("conv_dsp_winograd2d.h.j2", block, tuple(products.items())),
             Block("conv_dsp_winograd2d_input.h.j2", source, tuple(transform.items())),
-            call(function, "pg_winograd2d_map", "pg_winograd_params", types, names, row=False),
+            call(function, driver, "pg_winograd_params", types, names, row=False, residual=residual),
         ),
         instructions=row_pairs * (pairs * per_tiles + per_rows) + 100,
         scratch_bytes=(16 * g.x.dtype.bytes + 32) * columns * quads + 256 * quads + 8 * outputs * g.y.dtype.bytes,
-        in_place=frozenset({"x"} if shorter else ()),
+        in_place=over_residual(node) if residual else frozenset({"x"} if shorter else ()),
         code_bytes=(16 if unrolled else 1) * 40 * quads + 1400,
     )
 
@@ -195,13 +205,14 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
         blocks=(
             Block(f"conv_dsp_{form.prefix}.h.j2", block, tuple(products.items())),
             Block(f"conv_dsp_{form.prefix}_input.h.j2", source, tuple(transform.items())),
-            call(function, "pg_winograd_rows_map", "pg_winograd_params", types, f"{block}, {source}", row=False),
+            call(function, "pg_winograd_rows_map", "pg_winograd_params", types, f"{block}, {source}"),
         ),
         instructions=out_h * (pairs * per_tiles + stride[0] * per_row + 30) + 100,
         scratch_bytes=4 * columns * quads * g.x.dtype.bytes
         + 16 * kernel_h * pairs * form.parts * quads
         + 4 * outputs * g.y.dtype.bytes,
         in_place=frozenset({"x"} if shorter else ()),
+        row_function=f"{function}_row",
         code_bytes=(form.parts if unrolled else 1) * 40 * quads * kernel_h + 700,
     )
 
@@ -222,6 +233,7 @@ def _stride2(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
 
 KERNELS = (
     KernelDef("winograd2d_dsp", "conv2d", frozenset({"dsp"}), _two_dimensional),
+    KernelDef("winograd2d_residual_dsp", "conv2d_residual", frozenset({"dsp"}), _two_dimensional),
     KernelDef("winograd1d_dsp", "conv2d", frozenset({"dsp"}), _one_dimensional),
     KernelDef("winograd_stride2_dsp", "conv2d", frozenset({"dsp"}), _stride2),
 )

@@ -54,6 +54,7 @@ def _smallest(graph: Graph, target: Target, options: CompileOptions) -> Schedule
     nodes = [n for n in graph.nodes if n.name in chosen]
     able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
     rows = {n.name: _row_choice(chosen[n.name], able[n.name]) for n in nodes}
+    lean = {n.name: _lean_choice(rows[n.name], able[n.name]) for n in nodes}
     chains = [
         tuple(c.node.name for c in chain) for chain in stream.chains(graph, [Call(n, rows[n.name]) for n in nodes])
     ]
@@ -62,9 +63,10 @@ def _smallest(graph: Graph, target: Target, options: CompileOptions) -> Schedule
         full = _fullest(best)
         trials = [
             Overrides(
-                {**overrides.kernels, **{n: rows[n] for n in part}},
+                {**overrides.kernels, **{n: kernels[n] for n in part}},
                 frozenset({part, *(c for c in overrides.streamed if not set(c) & set(part))}),
             )
+            for kernels in (rows, lean)
             for part in _parts(chains)
             if full & set(part) and part not in overrides.streamed
         ]
@@ -101,6 +103,13 @@ def _fullest(s: Schedule) -> set[str]:
     live = [sum(b.bytes for b in buffers if b.first <= x.index <= b.last) for x in s.segments]
     peak = max(live)
     return {c.node.name for x, n in zip(s.segments, live, strict=True) if n == peak for c in x.calls}
+
+
+def _lean_choice(fastest: KernelChoice, able: list[KernelChoice]) -> KernelChoice:
+    """The kernel with the least scratch that works row by row, if it takes at most twice the instructions."""
+    slowest = 2 * fastest.instructions
+    fitting = [c for c in able if c.row_function and c.instructions <= slowest]
+    return min(fitting, key=lambda c: (c.scratch_bytes, c.instructions), default=fastest)
 
 
 def _row_choice(chosen: KernelChoice, able: Sequence[KernelChoice]) -> KernelChoice:

@@ -7,6 +7,7 @@
 #define PG_WINOGRAD_H
 
 #include "pg_conv_dsp.h"
+#include "pg_window.h"
 
 typedef struct {
     int32_t row;        /* bytes from an output row to the one below */
@@ -71,17 +72,11 @@ PG_KERNEL void pg_winograd_spread(int8_t *to, const int8_t *from, int32_t pixels
 }
 #endif
 
-/* Row r of the padded map into to, whose borders hold the zero point already. */
-PG_KERNEL void pg_winograd_row(const pg_winograd_rows *p, const int8_t *x, int32_t r, int8_t *to) {
-    const int32_t y = r - p->top;
+/* One row of the map into to, whose borders hold the zero point already. */
+PG_KERNEL void pg_winograd_copy(const pg_winograd_rows *p, const int8_t *x, int8_t *to) {
     const int32_t pixel = p->channels * p->bytes;
     const int32_t place = p->wide * p->bytes;
     to += p->left * place;
-    if (y < 0 || y >= p->height) {
-        pg_fill(to, p->zero_point, p->width * p->wide, p->bytes == 2);
-        return;
-    }
-    x += y * p->width * pixel;
     if (place == pixel) {
         pg_conv_dsp_copy(to, x, p->width * pixel);
         return;
@@ -92,6 +87,16 @@ PG_KERNEL void pg_winograd_row(const pg_winograd_rows *p, const int8_t *x, int32
     }
     for (int32_t i = spread; i < p->width; ++i) {
         pg_conv_dsp_copy(to + i * place, x + i * pixel, pixel);
+    }
+}
+
+/* Row r of the padded map. */
+PG_KERNEL void pg_winograd_row(const pg_winograd_rows *p, const int8_t *x, int32_t r, int8_t *to) {
+    const int32_t y = r - p->top;
+    if (y < 0 || y >= p->height) {
+        pg_fill(to + p->left * p->wide * p->bytes, p->zero_point, p->width * p->wide, p->bytes == 2);
+    } else {
+        pg_winograd_copy(p, x + y * p->width * p->channels * p->bytes, to);
     }
 }
 
@@ -120,10 +125,11 @@ PG_INLINE uint32_t pg_winograd_dot(const uint32_t *a, const uint32_t *b, int32_t
 
 /* 3x3 convolution, stride 1, F(2x2, 3x3). Two output rows at a time; the four input rows under them are kept
  * as padded copies, two of them from the step before, so y may lie over x where its rows are no longer.
+ * residual: y holds what the block adds.
  * Scratch, in padded rows of columns * wide bytes: 4, transformed rows 8; operand 64 * wide bytes; outputs of
  * two tiles. */
-PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const void *x, void *to, void *scratch,
-                                 pg_winograd_tiles *block, pg_winograd_down *down,
+PG_INLINE void pg_winograd2d_sum(const pg_winograd_params *p, const void *x, void *to, bool residual,
+                                 void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
                                  pg_winograd_across *across) {
     const int32_t area = p->columns * p->row.wide;
     const int32_t pitch = area * p->row.bytes;
@@ -153,6 +159,12 @@ PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const void *x, voi
                 block(operand, p->stream, y + ox * pixel, &p->out);
             } else {
                 const size_t bytes = (size_t)((left < 4 ? left : 4) * pixel);
+                if (residual) {
+                    memcpy(spill, y + ox * pixel, bytes);
+                }
+                if (residual && oy + 1 < p->out_h) {
+                    memcpy(spill + 4 * pixel, y + ox * pixel + length, bytes);
+                }
                 block(operand, p->stream, spill, &beside);
                 memcpy(y + ox * pixel, spill, bytes);
                 if (oy + 1 < p->out_h) {
@@ -164,18 +176,45 @@ PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const void *x, voi
     }
 }
 
+PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const void *x, void *y, void *scratch,
+                                 pg_winograd_tiles *block, pg_winograd_down *down,
+                                 pg_winograd_across *across) {
+    pg_winograd2d_sum(p, x, y, false, scratch, block, down, across);
+}
+
+PG_KERNEL void pg_winograd2d_residual_map(const pg_winograd_params *p, const void *x, void *y, void *scratch,
+                                          pg_winograd_tiles *block, pg_winograd_down *down,
+                                          pg_winograd_across *across) {
+    pg_winograd2d_sum(p, x, y, true, scratch, block, down, across);
+}
+
+/* One output row from the transformed rows under it; spill holds the outputs of two tiles. */
+PG_INLINE void pg_winograd_line(const pg_winograd_params *p, const uint32_t **window, int8_t *y,
+                                int8_t *spill, pg_winograd_rows_tiles *block) {
+    const int32_t pixel = p->out_c * p->out_bytes;
+    for (int32_t left = p->out_w; left > 0; left -= 4) {
+        if (left >= 4) {
+            block(window, p->stream, y, &p->out);
+            y += 4 * pixel;
+        } else {
+            block(window, p->stream, spill, &p->out);
+            memcpy(y, spill, (size_t)(left * pixel));
+        }
+        for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+            window[ky] += p->parts * p->row.wide;
+        }
+    }
+}
+
 /* A convolution of kernel height up to 3 whose rows are transformed one by one. Transformed rows are kept in
  * a ring of kernel_h: an input row is read once, before the output row under it is written, so y may lie over
  * x where its rows are no longer. Scratch: a padded row, the ring, outputs of two tiles. */
 PG_KERNEL void pg_winograd_rows_map(const pg_winograd_params *p, const void *x, void *to, void *scratch,
                                     pg_winograd_rows_tiles *block, pg_winograd_along *along) {
-    const int32_t pixel = p->out_c * p->out_bytes;
     const int32_t kernel = p->kernel_h;
-    const int32_t pair = p->parts * p->row.wide;
-    const int32_t words = (p->out_w + 3) / 4 * pair;
+    const int32_t words = (p->out_w + 3) / 4 * p->parts * p->row.wide;
     int8_t *padded = (int8_t *)scratch;
     uint32_t *ring = (uint32_t *)scratch + p->columns * p->row.wide * p->row.bytes / 4;
-    int8_t *spill = (int8_t *)(ring + kernel * words);
     int8_t *y = (int8_t *)to;
     int32_t next = 0;
     pg_fill(padded, p->row.zero_point, p->columns * p->row.wide, p->row.bytes == 2);
@@ -188,20 +227,26 @@ PG_KERNEL void pg_winograd_rows_map(const pg_winograd_params *p, const void *x, 
         for (int32_t ky = 0; ky < kernel; ++ky) {
             window[ky] = ring + (oy * p->stride_h + ky) % kernel * words;
         }
-        for (int32_t left = p->out_w; left > 0; left -= 4) {
-            if (left >= 4) {
-                block(window, p->stream, y, &p->out);
-                y += 4 * pixel;
-            } else {
-                block(window, p->stream, spill, &p->out);
-                memcpy(y, spill, (size_t)(left * pixel));
-                y += left * pixel;
-            }
-            for (int32_t ky = 0; ky < kernel; ++ky) {
-                window[ky] += pair;
-            }
-        }
+        pg_winograd_line(p, window, y, (int8_t *)(ring + kernel * words), block);
+        y += p->out_w * p->out_c * p->out_bytes;
     }
+}
+
+/* One row of a streamed segment: rows is an array of kernel_h pointers to rows of x's type. */
+PG_KERNEL void pg_winograd_rows_map_row(const pg_winograd_params *p, const void *rows, void *y, void *scratch,
+                                        pg_winograd_rows_tiles *block, pg_winograd_along *along) {
+    const int32_t words = (p->out_w + 3) / 4 * p->parts * p->row.wide;
+    int8_t *padded = (int8_t *)scratch;
+    uint32_t *ring = (uint32_t *)scratch + p->columns * p->row.wide * p->row.bytes / 4;
+    const bool wide = p->row.bytes == 2;
+    const uint32_t *window[3];
+    pg_fill(padded, p->row.zero_point, p->columns * p->row.wide, wide);
+    for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+        window[ky] = ring + ky * words;
+        pg_winograd_copy(&p->row, (const int8_t *)pg_window_streamed_row(rows, ky, wide), padded);
+        along(padded, ring + ky * words);
+    }
+    pg_winograd_line(p, window, (int8_t *)y, (int8_t *)(ring + p->kernel_h * words), block);
 }
 
 #endif /* PG_WINOGRAD_H */

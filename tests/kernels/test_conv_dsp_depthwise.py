@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projgen.kernels.conv_dsp_depthwise import TapTable, TripleTable
+from projgen.kernels.conv_dsp_depthwise_rows import PixelStream
 from projgen.kernels.record import KernelChoice
 from projgen.ops.conv import conv, sample
 from projgen.ops.record import Sample
@@ -41,6 +42,10 @@ def hard() -> list[Sample]:
         depthwise("two_wide", (9, 4, 5), (3, 2), dilation=(1, 2), padding=(1, 0, 2, 1)),
         depthwise("long_rows", (5, 17, 260), (3, 3), padding=SAME),
         depthwise("shifted", (6, 5, 4), (3, 3), padding=SAME, y_scale=2.0**-11),
+        depthwise(
+            "rows_even_taps", (9, 7, 8), (2, 4), stride=(2, 2), padding=(1, 1, 0, 2), activation="relu6", y_zero=-90
+        ),
+        depthwise("rows_shifted", (6, 5, 12), (3, 3), dilation=(2, 1), padding=(2, 2, 1, 1), y_scale=2.0**-11),
         depthwise("any_5x5", (11, 6, 7), (5, 5), padding=(2, 2, 2, 2)),
         depthwise("any_stride_3", (14, 9, 6), (4, 5), 2, stride=(3, 2), padding=(3, 0, 1, 2), activation="relu6"),
         depthwise("any_dilated", (12, 9, 5), (3, 3), dilation=(2, 3), padding=(2, 2, 3, 3)),
@@ -52,25 +57,36 @@ def hard() -> list[Sample]:
     ]
 
 
-def work(samples: list[Sample]) -> list[tuple[Sample, KernelChoice]]:
+def planar(samples: list[Sample]) -> list[tuple[Sample, KernelChoice]]:
+    """Each sample with the kernel over planes, which fits them all."""
     found = [(s, choice_of(s, "depthwise_dsp")) for s in samples]
     assert all(c is not None for _, c in found)
     return [(s, c) for s, c in found if c is not None]
 
 
+def work(samples: list[Sample]) -> list[tuple[Sample, KernelChoice]]:
+    """Each sample with every kernel that fits."""
+    rows = [(s, c) for s in samples if (c := choice_of(s, "depthwise_rows_dsp")) is not None]
+    return planar(samples) + rows
+
+
 @pytest.mark.parametrize("target", ["cortex-m4", "cortex-m7", "cortex-m33"])
 def test_bytes_on_cores(target: str, tmp_path: Path) -> None:
-    assert differing(build(work(hard()), target, tmp_path), hard()) == {}
+    todo = work(hard())
+    assert len({c.kernel for _, c in todo}) == 2
+    assert differing(build(todo, target, tmp_path), [s for s, _ in todo]) == {}
 
 
 @pytest.mark.parametrize(("compiler", "optimise"), [("gcc", "-O0"), ("gcc", "-O3"), ("gcc", "-Os"), ("clang", "-O2")])
 def test_bytes_with_compilers(compiler: str, optimise: str, tmp_path: Path) -> None:
-    image = build(work(hard()), "cortex-m4", tmp_path, compiler=compiler, optimise=optimise)
-    assert differing(image, hard()) == {}
+    todo = work(hard())
+    image = build(todo, "cortex-m4", tmp_path, compiler=compiler, optimise=optimise)
+    assert differing(image, [s for s, _ in todo]) == {}
 
 
 def test_plain_c_under_sanitizers(tmp_path: Path) -> None:
-    assert differing(build(work(hard()), "host", tmp_path, sanitize=True), hard()) == {}
+    todo = work(hard())
+    assert differing(build(todo, "host", tmp_path, sanitize=True), [s for s, _ in todo]) == {}
 
 
 @st.composite
@@ -95,8 +111,9 @@ def geometries(draw: st.DrawFn) -> Sample:
 @given(samples=st.lists(geometries(), min_size=8, max_size=8))
 @pytest.mark.parametrize("target", ["host", "cortex-m4"])
 def test_drawn_geometries(target: str, tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]) -> None:
-    image = build(work(samples), target, tmp_path_factory.mktemp("drawn"))
-    assert differing(image, samples) == {}
+    todo = work(samples)
+    image = build(todo, target, tmp_path_factory.mktemp("drawn"))
+    assert differing(image, [s for s, _ in todo]) == {}
 
 
 FIGURES = {  # instructions per product, whole layers, -O2
@@ -108,7 +125,7 @@ FIGURES = {  # instructions per product, whole layers, -O2
 
 
 def test_instructions(tmp_path: Path) -> None:
-    todo = work([s for s, _ in FIGURES.values()])
+    todo = planar([s for s, _ in FIGURES.values()])
     counted = instructions(build(todo, "cortex-m4", tmp_path), [s for s, _ in todo])
     for (name, (s, limit)), (_, choice), count in zip(FIGURES.items(), todo, counted, strict=True):
         assert count <= limit * 9 * s.graph.type("y").elements, name
@@ -116,7 +133,7 @@ def test_instructions(tmp_path: Path) -> None:
 
 
 def test_only_equal_shapes_may_share_memory() -> None:
-    same, multiplied, strided = work(
+    same, multiplied, strided = planar(
         [
             depthwise("same", (5, 5, 4), (3, 3), padding=SAME),
             depthwise("multiplied", (5, 5, 4), (3, 3), 2, padding=SAME),
@@ -129,7 +146,7 @@ def test_only_equal_shapes_may_share_memory() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    shape=st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 6)),
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 6), st.integers(1, 6)),
     paired=st.booleans(),
     seed=st.integers(0, 1 << 30),
 )
@@ -140,9 +157,11 @@ def test_tables_hold_the_constants(shape: tuple[int, int, int], paired: bool, se
         "b": rng.integers(-(1 << 22), 1 << 22, shape[0]).astype(np.int32),
         "m": (rng.integers(1 << 20, 1 << 28, shape[0]) * 4).astype(np.int32),
     }
-    layouts: list[TapTable | TripleTable] = [TapTable((*shape, 1), paired)]
+    layouts: list[TapTable | TripleTable | PixelStream] = [TapTable((*shape, 1), paired)]
     if shape[1] == 3:
         layouts.append(TripleTable((*shape, 1)))
+    if shape[0] % 4 == 0:
+        layouts.append(PixelStream((*shape, 1)))
     for layout in layouts:
         found = layout.unpack(layout.pack(constants))
         assert all(np.array_equal(found[role], data) for role, data in constants.items())
