@@ -10,7 +10,6 @@ from projgen.kernels.record import KernelDef
 _FAMILIES = (
     "linear",
     "conv",
-    "conv_residual",
     "elementwise",
     "pool",
     "softmax",

@@ -11,7 +11,7 @@ from projgen.ir.interpreter import trace_integer
 from projgen.ops.record import OpDef, Sample
 from tests.ops.loops import meaning
 
-FAMILIES = ("linear", "conv", "elementwise", "pool", "softmax", "shape")
+FAMILIES = ("linear", "conv", "conv_residual", "elementwise", "pool", "softmax", "shape")
 # One requantisation rounds once: half a unit, and a little for the multiplier's own rounding. (0.505: docs, softmax.)
 ROUNDING = 0.51
 

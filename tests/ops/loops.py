@@ -71,7 +71,7 @@ def conv2d(node: Node, a: Mapping[str, Array]) -> Element:
     def element(index: tuple[int, ...]) -> int:
         i, j, o = index
         first = o * at.groups // outputs * per_group
-        acc = b[o]
+        acc = b[o] + (int(a["f"][o]) * int(a["residual"][index]) if "residual" in a else 0)
         for u, row in enumerate(w[o]):
             for v, taps in enumerate(row):
                 y_at = i * at.stride[0] + u * at.dilation[0] - at.padding[0]
@@ -216,6 +216,7 @@ def concat(node: Node, a: Mapping[str, Array]) -> Element:
 _RULES: dict[str, Callable[[Node, Mapping[str, Array]], Element]] = {
     "linear": linear,
     "conv2d": conv2d,
+    "conv2d_residual": conv2d,
     "lut": lut,
     "add": binary,
     "mul": binary,

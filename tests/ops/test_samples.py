@@ -31,7 +31,7 @@ def test_shape_rule_and_proof(sample: Sample) -> None:
     assert isinstance(node.attrs, op.attrs)
     assert graph.stage is Stage.QUANTISED
     cost = op.cost(node.attrs, types, graph.type(node.output))
-    assert (cost.macs > 0) == (node.op in ("linear", "conv2d"))
+    assert (cost.macs > 0) == (node.op in ("linear", "conv2d", "conv2d_residual"))
     if op.prove is not None:
         op.prove(graph, node)
 
@@ -62,7 +62,7 @@ def test_samples_are_the_same_every_time() -> None:
 def test_matrix_cost_counts_each_multiplication() -> None:
     for sample in SAMPLES:
         (node,) = sample.graph.nodes
-        if node.op in ("linear", "conv2d"):
+        if node.op in ("linear", "conv2d", "conv2d_residual"):
             types = {r: sample.graph.values[v].type for r, v in node.inputs.items()}
             out = sample.graph.type(node.output)
             positions = math.prod(d for d in out.shape[:-1] if d != TIME)
