@@ -26,6 +26,8 @@ from projgen.projection.search import measured_choice, realise
 from projgen.projection.trace import find_groups
 
 FRACTIONS = (1.0, 0.85, 0.7, 0.5, 0.35, 0.26, 0.2, 0.16, 0.12, 0.08, 0.05, 0.03)
+_LARGE_FRACTIONS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)
+_LARGE = 1_000_000
 _STATISTICS = 1024
 _REFIT = 4096
 _MEASURED = 4
@@ -209,7 +211,8 @@ def _fractions(
     """Per keep fraction: the kept units, the narrowed network and its layers."""
     names = {layer.name for layer in layers}
     seen: set[tuple[int, ...]] = set()
-    for fraction in FRACTIONS[1:] if rankings else ():
+    fractions = FRACTIONS if count_learnables(teacher) < _LARGE else _LARGE_FRACTIONS
+    for fraction in fractions[1:] if rankings else ():
         sizes = tuple(max(1, round(fraction * r.group.size)) for r in rankings)
         if sizes in seen:
             continue

@@ -17,6 +17,8 @@ from projgen.projection.factors import Array, DenseWeights, Factors, dense_weigh
 from projgen.projection.ranks import DENSE, Choice, Options, explained_options, knapsack, pareto, useful
 
 _GRID = 24
+_COARSE_GRID = 8
+_LARGE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Predictor:
         self._stats: dict[str, LayerStats] = {x.name: stats[x.name] for x in layers}
         self._solved: dict[str, tuple[Regression, ...]] = {}
         self._convs: dict[str, list[ConvProblem]] = {}
+        self._projectors: dict[str, list[Array]] = {}
         self._baseline: dict[str, float] = {}
         self._errors: dict[str, dict[Choice, tuple[float, float]]] = {}
         self._tables: list[_Table] = []
@@ -129,7 +132,9 @@ class Predictor:
         if layer.kind is Kind.CONV:
             problems = self._convs[layer.name] = conv_problems(dense, stats)
             self._baseline[layer.name] = sum(p.total for p in problems) * _positions(stats)
-            for r_in in [*_grid(layer.inputs), None]:
+            self._projectors[layer.name] = [start_projector(p) for p in problems]
+            count = _GRID if layer.inputs * layer.taps <= _LARGE else _COARSE_GRID
+            for r_in in [*_grid(layer.inputs, count), None]:
                 errors.update(self._conv_row(layer, r_in))
             return errors
         solved = self._solved[layer.name] = output_regressions(dense, stats)
@@ -149,8 +154,8 @@ class Predictor:
 
     def _conv_row(self, layer: Layer, r_in: int | None) -> dict[Choice, tuple[float, float]]:
         rows = np.zeros(layer.outputs + 1)
-        for problem in self._convs[layer.name]:
-            rows += output_errors(problem, None if r_in is None else start_projector(problem)[:, :r_in])
+        for problem, q in zip(self._convs[layer.name], self._projectors[layer.name], strict=True):
+            rows += output_errors(problem, None if r_in is None else q[:, :r_in])
         rows *= _positions(self._stats[layer.name])
         row = {Choice(r_in, r): (float(rows[r]), 0.0) for r in range(1, layer.outputs)}
         if r_in is not None:
@@ -170,8 +175,8 @@ def _side_errors(solved: Regression, width: int) -> list[tuple[int | None, float
     return [*ranks, (None, 0.0)]
 
 
-def _grid(size: int) -> list[int]:
-    """Ranks below size: all of them, or about _GRID in growing steps."""
-    if size <= _GRID:
+def _grid(size: int, count: int) -> list[int]:
+    """Ranks below size: all of them, or about ``count`` in growing steps."""
+    if size <= count:
         return list(range(1, size))
-    return sorted({round(x) for x in np.geomspace(1, size * 0.9, _GRID)})
+    return sorted({round(x) for x in np.geomspace(1, size * 0.9, count)})
