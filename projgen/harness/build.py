@@ -150,7 +150,8 @@ def library_commands(
 ) -> list[tuple[str, ...]]:
     """Commands that compile the sources of CMSIS-NN that the models call, each once; the object is the last word.
 
-    The library is not ours: its warnings are not looked at.
+    The library is not ours: its warnings are not looked at. It reads words through memcpy, which only a hosted
+    compiler turns into loads.
     """
     if options.library is None:
         return []
@@ -161,7 +162,6 @@ def library_commands(
             *_model_compiler(target, options),
             *target.flags,
             "-std=gnu99",
-            "-ffreestanding",
             "-w",
             *SECTIONS,
             options.optimise,
