@@ -150,7 +150,9 @@ def _folded(graph: Graph, node: Node) -> np.ndarray[Any, np.dtype[np.int64]]:
     sums = w.reshape(len(w), -1).sum(axis=1)
     n = node.numerics
     if isinstance(n, MatrixNumerics):
-        return np.asarray(n.input_zero_point * sums)
+        residual = graph.arg(node, "residual").type.quant if "residual" in node.inputs else None
+        added = residual.zero_point * graph.data(node, "f").astype(np.int64) if residual is not None else 0
+        return np.asarray(n.input_zero_point * sums + added)
     if isinstance(n, LstmNumerics | GruNumerics) and isinstance(node.attrs, Lstm | Gru):
         zero = 0 if node.attrs.input_projected else n.input_zero_point
         return np.asarray((zero * sums) << max(n.k, 0))

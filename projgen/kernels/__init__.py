@@ -10,6 +10,7 @@ from projgen.kernels.record import KernelDef
 _FAMILIES = (
     "linear",
     "conv",
+    "conv_residual",
     "elementwise",
     "pool",
     "softmax",

@@ -51,6 +51,11 @@ def geometry(graph: Graph, node: Node) -> Geometry:
     return Geometry(node.attrs, graph.arg(node, "x").type, graph.type(node.output), (o, kh, kw, c))
 
 
+def over_residual(node: Node) -> frozenset[str]:
+    """The role whose buffer outputs may overwrite where a residual is read no later: not if it is the input as well."""
+    return frozenset({"residual"} if node.inputs["residual"] != node.inputs["x"] else ())
+
+
 def window_field(g: Geometry, zero_point: int) -> tuple[int, ...]:
     """Initialiser of ``pg_window``."""
     top, _, left, _ = g.attrs.padding

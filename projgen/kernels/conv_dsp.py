@@ -9,7 +9,7 @@ import numpy as np
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.conv import Geometry, geometry, window_field
+from projgen.kernels.conv import Geometry, geometry, over_residual, window_field
 from projgen.kernels.conv_dsp_layouts import MatrixStream
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import SUFFIX, matrix_numerics, peak
@@ -53,14 +53,21 @@ def is_packed(graph: Graph, node: Node) -> bool:
     return largest_accumulator(w.reshape(len(w), -1), b, peak(graph, node.inputs["x"])) < LIMIT
 
 
+def residual_bytes(node: Node, g: Geometry) -> int:
+    """Bytes of the residual that a node adds to its sums, or 0."""
+    return g.y.elements if "residual" in node.inputs else 0
+
+
 def is_clamped(graph: Graph, node: Node) -> bool:
     """Whether outputs are limited to less than their type."""
     requant, y = matrix_numerics(node).requant, graph.type(node.output)
     return (requant.low, requant.high) != (y.dtype.low, y.dtype.high)
 
 
-def call(function: str, driver: str, struct: str, types: tuple[str, str], blocks: str, *, row: bool = True) -> Block:
-    """The C function that hands ``blocks`` (names, as arguments) to a driver."""
+def call(
+    function: str, driver: str, struct: str, types: tuple[str, str], blocks: str, *, row: bool = True, residual: int = 0
+) -> Block:
+    """The C function that hands ``blocks`` (names, as arguments) to a driver; ``residual`` counts the bytes of one."""
     parameters: Parameters = {
         "function": function,
         "driver": driver,
@@ -68,7 +75,8 @@ def call(function: str, driver: str, struct: str, types: tuple[str, str], blocks
         "x": types[0],
         "y": types[1],
         "blocks": blocks,
-        "row": int(row),
+        "row": int(row and not residual),
+        "residual": residual,
     }
     return Block("conv_dsp_call.h.j2", function, tuple(parameters.items()))
 
@@ -84,12 +92,13 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
     groups = g.attrs.groups
     outputs = g.w[0] // groups
     order = WIDENED if packed is not wide_x else NATURAL
-    layout = MatrixStream(g.w, groups, packed, order)
+    residual = int("residual" in node.inputs)
+    layout = MatrixStream(g.w, groups, packed, order, bool(residual))
     unrolled = layout.quads if layout.quads <= UNROLLED_QUADS and not looped else 0
     odd = outputs % 2
     variant = f"{'packed' if packed else 'plain'}_{SUFFIX[g.y.dtype]}{'_odd' if odd else ''}"
     variant += f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
-    variant += f"_q{unrolled}" if unrolled else ""
+    variant += f"{'_residual' if residual else ''}{f'_q{unrolled}' if unrolled else ''}"
     function = f"pg_conv_dsp_{variant}"
     parameters: Parameters = {
         "function": function,
@@ -99,10 +108,12 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
         "shift": requant.shift,
         "clamped": int(clamped),
         "quads": unrolled,
+        "residual": residual,
     }
     around = 25 + (6 if packed else 0) + (6 if requant.shift else 0) + (31 if clamped else 0) + 2 * odd
     around += -1 if unrolled else 7 + 3 * -(-layout.quads // 8)
-    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    around += 17 if residual else 0
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m", *(["f"] if residual else []))}
     size = g.y.dtype.bytes
     pairs = (outputs + 1) // 2
     return Matrix(
@@ -112,25 +123,27 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
         layout,
         (layout.quads, outputs, g.w[0] * size, requant.zero_point, requant.low, requant.high),
         pairs * ((17 if packed else 19) * layout.quads + around) + (14 if unrolled else 26),
-        4 * ((17 if packed else 19) * unrolled + 42) if unrolled else 0,
+        4 * ((17 if packed else 19) * unrolled + 42 + 17 * residual) if unrolled else 0,
     )
 
 
 def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
-    if not g.is_pointwise or g.attrs.stride != (1, 1) or g.attrs.groups != 1:
+    residual = residual_bytes(node, g)
+    if not g.is_pointwise or g.attrs.stride != (1, 1) or g.attrs.groups != 1 or (residual and g.w[0] % 2):
         return None
     made = matrix(graph, node, g, looped=looped)
     height, width, outputs = g.y.step_shape
     inputs, pixels = g.w[3], height * width
-    function = f"pg_pointwise_dsp_{made.variant}"
+    function = f"pg_pointwise_dsp_{made.variant}{f'_{residual}' if residual else ''}"
     suffix = f"{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     quads, sizes = made.layout.quads, (g.x.dtype.bytes, g.y.dtype.bytes)
     filled = 10.5 * quads + (60 if inputs % 4 else 10) if sizes[0] == 1 else 27 * quads
     shrinks = outputs * sizes[1] <= inputs * sizes[0]
+    driver = f"pg_pointwise_dsp_{f'residual_{SUFFIX[g.x.dtype]}' if residual else suffix}"
     return KernelChoice(
-        kernel=f"pointwise_dsp{'_looped' if looped else ''}",
+        kernel=f"pointwise{'_residual' if residual else ''}_dsp{'_looped' if looped else ''}",
         function=function,
         struct="pg_pointwise_dsp_params",
         fields={
@@ -144,12 +157,12 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = Fals
         sources=("pg_pointwise_dsp.h",),
         blocks=(
             made.block,
-            call(function, f"pg_pointwise_dsp_{suffix}", "pg_pointwise_dsp_params", types, made.block.function),
+            call(function, driver, "pg_pointwise_dsp_params", types, made.block.function, residual=residual),
         ),
         instructions=-(-pixels // 3) * (made.per_block + filled + 20) + 40,
         scratch_bytes=24 * quads + (_spill(g) if pixels % 3 or width % 3 else 0),
-        in_place=frozenset({"x"} if shrinks else ()),
-        row_function=f"{function}_row",
+        in_place=over_residual(node) if residual else frozenset({"x"} if shrinks else ()),
+        row_function="" if residual else f"{function}_row",
         code_bytes=made.code_bytes,
     )
 
@@ -161,7 +174,8 @@ def _spill(g: Geometry) -> int:
 
 def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
-    if g.is_depthwise:
+    residual = residual_bytes(node, g)
+    if g.is_depthwise or (residual and g.w[0] // g.attrs.groups % 2):
         return None
     made = matrix(graph, node, g, looped=looped)
     height, width, channels = g.y.step_shape
@@ -174,15 +188,17 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     padded = straight and g.attrs.dilation[0] == 1 and words <= GATHER_WORDS and kernel_h * pitch * itemsize <= RING
     gather = f"pg_conv_dsp_gather_{kernel_h}x{row_bytes}" if padded else ""
     kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
-    function = f"pg_conv2d_dsp_{made.variant}_{kind}"
+    function = f"pg_conv2d_dsp_{made.variant}_{kind}{f'_{residual}' if residual else ''}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
-    driver = f"pg_conv2d_dsp_{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}_{'padded' if padded else kind}"
+    driver = f"pg_conv2d_dsp_{'residual_' if residual else ''}{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
+    driver += f"_{'padded' if padded else kind}"
     parameters: Parameters = {
         "function": driver,
         "x": types[0],
         "y": types[1],
         "straight": int(straight),
         "padded": int(padded),
+        "residual": int(residual > 0),
     }
     blocks = [made.block]
     if padded:
@@ -190,7 +206,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         blocks.append(Block("conv_dsp_gather.h.j2", gather, tuple(rows.items())))
     blocks.append(Block("conv_dsp_im2col.h.j2", driver, tuple(parameters.items())))
     names = f"{made.block.function}, {gather}" if padded else made.block.function
-    blocks.append(call(function, driver, "pg_conv2d_dsp_params", types, names))
+    blocks.append(call(function, driver, "pg_conv2d_dsp_params", types, names, residual=residual))
     quads, pixels = made.layout.quads, height * width
     ring = 24 * quads + 12 * quads * itemsize + -(-3 * channels // groups // 4) * 4 * g.y.dtype.bytes
     fields: dict[str, Field] = {
@@ -208,7 +224,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     else:
         copied = kernel_h * (30 + (row_bytes / 1.6 if straight else 4 * row_bytes) + 40 * _border(g) / pixels)
     return KernelChoice(
-        kernel=f"conv2d_dsp{'_looped' if looped else ''}",
+        kernel=f"conv2d{'_residual' if residual else ''}_dsp{'_looped' if looped else ''}",
         function=function,
         struct="pg_conv2d_dsp_params",
         fields=fields,
@@ -217,7 +233,8 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         blocks=tuple(blocks),
         instructions=groups * pixels * (made.per_block / 3 + widened + copied + 20),
         scratch_bytes=ring + (kernel_h * pitch * itemsize if padded else 0),
-        row_function=f"{function}_row",
+        in_place=over_residual(node) if residual else frozenset(),
+        row_function="" if residual else f"{function}_row",
         code_bytes=made.code_bytes + (5 * words if padded else 0),
     )
 
@@ -235,4 +252,8 @@ KERNELS = (
     KernelDef("pointwise_dsp_looped", "conv2d", frozenset({"dsp"}), partial(_pointwise, looped=True)),
     KernelDef("conv2d_dsp", "conv2d", frozenset({"dsp"}), _gathered),
     KernelDef("conv2d_dsp_looped", "conv2d", frozenset({"dsp"}), partial(_gathered, looped=True)),
+    KernelDef("pointwise_residual_dsp", "conv2d_residual", frozenset({"dsp"}), _pointwise),
+    KernelDef("pointwise_residual_dsp_looped", "conv2d_residual", frozenset({"dsp"}), partial(_pointwise, looped=True)),
+    KernelDef("conv2d_residual_dsp", "conv2d_residual", frozenset({"dsp"}), _gathered),
+    KernelDef("conv2d_residual_dsp_looped", "conv2d_residual", frozenset({"dsp"}), partial(_gathered, looped=True)),
 )

@@ -40,13 +40,15 @@ class MatrixStream:
 
     Per two outputs of a group: packed, 256 bA + bB and bB, then per quad of inputs two words of halfwords
     256 wA + wB, ``order`` inside the quad; else bA and bB, then per quad the four weights of A and of B, ``order``
-    being that of their bytes; then mA and mB. A missing partner is 0.
+    being that of their bytes; then mA and mB. A missing partner is 0. With a ``residual`` its factors fA and fB stand
+    before the multipliers.
     """
 
     shape: tuple[int, int, int, int]
     groups: int
     packed: bool
     order: tuple[int, int, int, int]
+    residual: bool = False
 
     @property
     def inputs(self) -> int:
@@ -59,30 +61,39 @@ class MatrixStream:
     @property
     def group_words(self) -> int:
         """Words of one group's stream."""
-        return -(-(self.shape[0] // self.groups) // 2) * (2 * self.quads + 4)
+        return -(-(self.shape[0] // self.groups) // 2) * self._pair_words
+
+    @property
+    def _pair_words(self) -> int:
+        return 2 * self.quads + (6 if self.residual else 4)
 
     def pack(self, constants: Mapping[str, Array]) -> Array:
-        w, b, m = (np.asarray(constants[role]).astype(np.int64) for role in ("w", "b", "m"))
+        w = np.asarray(constants["w"]).astype(np.int64)
         size = self.shape[0] // self.groups
         pad = size % 2
         w = np.pad(w.reshape(self.groups, size, -1), ((0, 0), (0, pad), (0, 4 * self.quads - self.inputs)))
         w = w.reshape(-1, 2, self.quads, 4)[..., self.order]
-        b, m = (np.pad(v.reshape(self.groups, size), ((0, 0), (0, pad))).reshape(-1, 2) for v in (b, m))
+        b, m, *f = (
+            np.pad(np.asarray(constants[role]).astype(np.int64).reshape(self.groups, size), ((0, 0), (0, pad))).reshape(
+                -1, 2
+            )
+            for role in ("b", "m", *(["f"] if self.residual else []))
+        )
         if self.packed:
             start = np.stack([256 * b[:, 0] + b[:, 1], b[:, 1]], axis=1)
             body = words(256 * w[:, 0] + w[:, 1])
         else:
             start = b
             body = ((w & 0xFF) << np.array([0, 8, 16, 24])).sum(axis=3).transpose(0, 2, 1)
-        stream = np.concatenate([start, body.reshape(len(w), -1), m], axis=1)
+        stream = np.concatenate([start, body.reshape(len(w), -1), *f, m], axis=1)
         return as_words([stream])
 
     def unpack(self, table: Array) -> Mapping[str, Array]:
         size = self.shape[0] // self.groups
         inverse = np.argsort(self.order)
-        rows = table.astype(np.uint32).reshape(-1, 2 * self.quads + 4)
+        rows = table.astype(np.uint32).reshape(-1, self._pair_words)
         start, m = signed(rows[:, :2]), signed(rows[:, -2:])
-        body = rows[:, 2:-2].reshape(-1, self.quads, 2)
+        body = rows[:, 2 : 2 + 2 * self.quads].reshape(-1, self.quads, 2)
         if self.packed:
             first = np.ascontiguousarray(rows[:, 0] - rows[:, 1]).view(np.int32) >> 8
             b = np.stack([first, start[:, 1]], axis=1)
@@ -94,5 +105,6 @@ class MatrixStream:
             w = (body[..., None] >> np.array([0, 8, 16, 24], np.uint32) & 0xFF).astype(np.uint8).view(np.int8)
             w = w.transpose(0, 2, 1, 3).astype(np.int64)
         w = w[..., inverse].reshape(self.groups, -1, 4 * self.quads)[:, :size, : self.inputs]
-        b, m = (v.reshape(self.groups, -1)[:, :size].reshape(-1) for v in (b, m))
-        return {"w": w.reshape(self.shape).astype(np.int8), "b": b.astype(np.int32), "m": m.astype(np.int32)}
+        words32 = {"b": b, "m": m, **({"f": signed(rows[:, -4:-2])} if self.residual else {})}
+        per_output = {role: v.reshape(self.groups, -1)[:, :size].reshape(-1) for role, v in words32.items()}
+        return {"w": w.reshape(self.shape).astype(np.int8)} | {r: v.astype(np.int32) for r, v in per_output.items()}

@@ -55,11 +55,12 @@ class Winograd2dStream:
     """w (O, 3, 3, C), b, m for F(2x2, 3x3), O even.
 
     Per two outputs: 4 b; U (i, j) as [quads][2 outputs][4] halfwords, i and j in ``ORDER``; m / 4 after each (i, j)
-    with i and j among the last two of the order.
+    with i and j among the last two of the order. With a ``residual`` 4 times its factors f stand before each m / 4.
     """
 
     shape: tuple[int, int, int, int]
     order: Quad
+    residual: bool = False
 
     @property
     def quads(self) -> int:
@@ -70,34 +71,38 @@ class Winograd2dStream:
         u = pairs_of(forward(forward(w, 1), 2)[:, ORDER][:, :, ORDER], self.quads, self.order)
         packed = words(u.reshape(len(u), 4, 4, -1))
         b, m = (4 * b).reshape(-1, 2), (m // 4).reshape(-1, 2)
+        factors = [4 * np.asarray(constants["f"]).astype(np.int64).reshape(-1, 2)] if self.residual else []
         parts = [b]
         for i in range(4):
             for j in range(4):
                 parts.append(packed[:, i, j])
                 if i >= 2 and j >= 2:
-                    parts.append(m)
+                    parts += [*factors, m]
         return as_words([np.concatenate(parts, axis=1)])
 
     def unpack(self, table: Array) -> Mapping[str, Array]:
         rows = table.astype(np.uint32).reshape(self.shape[0] // 2, -1)
-        size, at = 4 * self.quads, 2
+        size, at, ends = 4 * self.quads, 2, 4 if self.residual else 2
         parts: list[Array] = []
-        m = rows[:, :2]
+        end = rows[:, :ends]
         for i in range(4):
             for j in range(4):
                 parts.append(rows[:, at : at + size])
                 at += size
                 if i >= 2 and j >= 2:
-                    m = rows[:, at : at + 2]
-                    at += 2
+                    end = rows[:, at : at + ends]
+                    at += ends
         u = halves(np.stack(parts, axis=1)).reshape(len(rows), 4, 4, self.quads, 2, 4)
         inverse = np.argsort(ORDER)
         natural = from_pairs(u, self.shape[3], self.order)[:, inverse][:, :, inverse]
-        return {
+        found: dict[str, Array] = {
             "w": backward(backward(natural, 2), 1).astype(np.int8),
             "b": (signed(rows[:, :2]) // 4).reshape(-1).astype(np.int32),
-            "m": (signed(m) * 4).reshape(-1).astype(np.int32),
+            "m": (signed(end[:, -2:]) * 4).reshape(-1).astype(np.int32),
         }
+        if self.residual:
+            found["f"] = (signed(end[:, :2]) // 4).reshape(-1).astype(np.int32)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,15 @@ def reference(attrs: Conv2d, args: Args) -> Array:
 
 
 def integer(node: Node, args: Args) -> Array:
-    """Padding holds the input's zero point; acc = w q_x + b exactly, then one requantisation."""
-    numerics, attrs = matrix_numerics(node), as_attrs(node, Conv2d)
-    x = pad_hw(args["x"].astype(np.float64), attrs.padding, numerics.input_zero_point)
-    acc = correlate(x, args["w"].astype(np.float64), attrs).astype(np.int64) + args["b"]
-    return rescale(acc, args["m"], numerics.requant)
+    """acc = w q_x + b exactly, then one requantisation."""
+    return rescale(accumulate(node, args), args["m"], matrix_numerics(node).requant)
+
+
+def accumulate(node: Node, args: Args) -> Array:
+    """w q_x + b; padding holds the input's zero point."""
+    attrs = as_attrs(node, Conv2d)
+    x = pad_hw(args["x"].astype(np.float64), attrs.padding, matrix_numerics(node).input_zero_point)
+    return np.asarray(correlate(x, args["w"].astype(np.float64), attrs).astype(np.int64) + args["b"])
 
 
 def oracle(graph: Graph, node: Node, args: Args) -> Array:

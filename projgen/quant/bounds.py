@@ -56,8 +56,8 @@ def folded_constants(node: Node, x: Bounds) -> Array:
 
 def _bounds(graph: Graph, node: Node, found: Mapping[str, Bounds]) -> Bounds:
     y = graph.type(node.output)
-    if node.op in ("linear", "conv2d"):
-        return _matrix(graph, node, found[node.inputs["x"]])
+    if node.op in ("linear", "conv2d", "conv2d_residual"):
+        return _matrix(graph, node, found)
     if node.op == "lut":
         table, x = graph.data(node, "table"), found[node.inputs["x"]]
         seen = [table[low + 128 : high + 129] for low, high in zip(x.low, x.high, strict=True)]
@@ -93,11 +93,11 @@ def _at(graph: Graph, node: Node, found: Mapping[str, Bounds], *ends: str) -> In
     return y.reshape(-1, y.shape[-1])
 
 
-def _matrix(graph: Graph, node: Node, x: Bounds) -> Bounds:
+def _matrix(graph: Graph, node: Node, found: Mapping[str, Bounds]) -> Bounds:
     """Every sum at its smallest and largest; padding adds the zero point to what a tap may see."""
     numerics = _numerics(node)
     w, b, m = (graph.data(node, role).astype(np.int64) for role in ("w", "b", "m"))
-    low, high = x.low, x.high
+    low, high = found[node.inputs["x"]].low, found[node.inputs["x"]].high
     if isinstance(node.attrs, Conv2d) and any(node.attrs.padding):
         low, high = np.minimum(low, numerics.input_zero_point), np.maximum(high, numerics.input_zero_point)
     rows = w.reshape(len(w), -1, w.shape[-1])
@@ -106,6 +106,9 @@ def _matrix(graph: Graph, node: Node, x: Bounds) -> Bounds:
     group = np.arange(len(w)) // (len(w) // groups)  # of each output
     low, high = low.reshape(groups, -1)[group], high.reshape(groups, -1)[group]
     least, most = b + (rise * low + fall * high).sum(axis=1), b + (rise * high + fall * low).sum(axis=1)
+    if "residual" in node.inputs:
+        f, residual = graph.data(node, "f").astype(np.int64), found[node.inputs["residual"]]
+        least, most = least + f * residual.low, most + f * residual.high
     requant = numerics.requant
     ends = (requantise(acc, m, requant.shift) + requant.zero_point for acc in (least, most))
     return Bounds(*(np.clip(end, requant.low, requant.high) for end in ends))

@@ -76,14 +76,16 @@ def _kept(graph: Graph, bounds: Mapping[str, Bounds]) -> Kept:
 def _require(graph: Graph, node: Node, bounds: Mapping[str, Bounds], kept: Kept) -> None:
     """Adds to the sets of a node's activations what the node asks of them."""
     y, names = kept[node.output], [value.name for _, value in graph.activations(node)]
+    if "residual" in node.inputs:
+        _tie(kept, [node.output, node.inputs["residual"]])
     last = len(graph.type(node.output).shape) - 1
     match node.attrs:
         case _ if node.op == "linear" or (isinstance(node.attrs, Conv2d) and node.attrs.groups == 1):
             name = node.inputs["x"]
             read = graph.data(node, "w")[y].reshape(-1, kept[name].size).any(axis=0)
             kept[name] |= read & ~folded_constants(node, bounds[name])
-        case Conv2d(groups=groups) if groups == kept[names[0]].size:
-            x = kept[names[0]]
+        case Conv2d(groups=groups) if groups == kept[node.inputs["x"]].size:
+            x = kept[node.inputs["x"]]
             x |= y.reshape(groups, -1).any(axis=1)
             y |= np.repeat(x, y.size // groups)
         case Concat(axis=axis) if axis == last:
@@ -139,7 +141,7 @@ def _tie_reshaped(graph: Graph, node: Node, kept: Kept) -> None:
 def _narrowed(graph: Graph, node: Node, bounds: Mapping[str, Bounds], kept: Kept) -> tuple[Node, tuple[Value, ...]]:
     """The node on the channels that stay, and its changed constants."""
     y = kept[node.output]
-    if "w" in node.inputs and node.op in ("linear", "conv2d"):
+    if node.op in ("linear", "conv2d", "conv2d_residual"):
         return _matrix(graph, node, bounds[node.inputs["x"]], kept[node.inputs["x"]], y)
     if isinstance(node.attrs, Reshape) and node.attrs.shape:
         return replace(node, attrs=Reshape((*node.attrs.shape[:-1], int(y.sum())))), ()
@@ -157,15 +159,16 @@ def _narrowed(graph: Graph, node: Node, bounds: Mapping[str, Bounds], kept: Kept
 
 def _matrix(graph: Graph, node: Node, bounds: Bounds, x: Mask, y: Mask) -> tuple[Node, tuple[Value, ...]]:
     """A linear layer or convolution: removed constants of x move into the bias."""
-    w, b, m = (graph.data(node, role)[y] for role in ("w", "b", "m"))
+    w, b = graph.data(node, "w")[y], graph.data(node, "b")[y]
+    rows = {role: graph.data(node, role)[y] for role in ("m", "f") if role in node.inputs}
     if isinstance(node.attrs, Conv2d) and node.attrs.groups > 1:
         depthwise = node.attrs.groups == x.size
         attrs = replace(node.attrs, groups=int(x.sum())) if depthwise else node.attrs
-        return _with_constants(graph, replace(node, attrs=attrs), {"w": w, "b": b, "m": m})
+        return _with_constants(graph, replace(node, attrs=attrs), {"w": w, "b": b, **rows})
     held = np.where(bounds.constant & ~x, bounds.low, 0)
     sums = w.reshape(len(w), -1, w.shape[-1]).astype(np.int64).sum(axis=1)
     bias = b + sums @ held
-    return _with_constants(graph, node, {"w": w[..., x], "b": bias.astype(np.int32), "m": m})
+    return _with_constants(graph, node, {"w": w[..., x], "b": bias.astype(np.int32), **rows})
 
 
 def _with_constants(graph: Graph, node: Node, changed: Mapping[str, Array]) -> tuple[Node, tuple[Value, ...]]:

@@ -36,6 +36,8 @@ def _is_factor(graph: Graph, node: Node) -> bool:
     if len(readers) != 1 or graph.is_output(node.output):
         return False
     reader = readers[0]
+    if node.op == "conv2d_residual" or reader.inputs.get("x") != node.output:
+        return False
     match node.attrs, reader.attrs:
         case Linear(activation="none"), Linear():
             narrow, biased = _enters(graph, node) and _leaves(graph, reader), False

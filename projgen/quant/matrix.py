@@ -11,24 +11,36 @@ from projgen.errors import UnsupportedError
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import MatrixNumerics
 from projgen.ir.types import DType, TensorType
-from projgen.quant.fixed import ACCUMULATOR_LIMIT, ROUND, Ints, multipliers, nearest
+from projgen.quant.fixed import ACCUMULATOR_LIMIT, ROUND, Floats, Ints, multipliers, nearest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Integer rows: w (N, ...) in [-127, 127], b (N,) with the input's zero point folded in, m (N,), one pre-shift."""
+    """Integer rows: w (N, ...) in [-127, 127], b (N,) with the zero points folded in, m (N,), one pre-shift.
+
+    ``f`` (N,) is the factor of a residual, 0 without one.
+    """
 
     w: npt.NDArray[np.int8]
     b: npt.NDArray[np.int32]
     m: npt.NDArray[np.int32]
     shift: int
+    f: npt.NDArray[np.int32]
 
 
-def quantise_rows(name: str, w: npt.ArrayLike, b: npt.ArrayLike | None, x: TensorType, y: TensorType) -> Rows:
+def quantise_rows(
+    name: str,
+    w: npt.ArrayLike,
+    b: npt.ArrayLike | None,
+    x: TensorType,
+    y: TensorType,
+    residual: TensorType | None = None,
+) -> Rows:
     """Quantise real rows W (N, ...) and biases (N,) between an input of type ``x`` and an output of type ``y``.
 
     The accumulator's scale is A[n] = max(max|W[n]| s_x / 127, |B[n]| 2^-29, s_y 2^-12): the floors keep biases of
-    rows with almost no weights inside int32 and M above 2^20.
+    rows with almost no weights inside int32 and M above 2^20. With a residual, A[n] is raised to the next s_r / f[n],
+    f[n] an integer: the residual enters the sum without any rounding.
     """
     weights = np.asarray(w, np.float64)
     rows = len(weights)
@@ -39,15 +51,29 @@ def quantise_rows(name: str, w: npt.ArrayLike, b: npt.ArrayLike | None, x: Tenso
         raise UnsupportedError(f"{name}: a weight or bias is NaN or infinite", "finite parameters", "the model")
     s_x, s_y = x.quant.scale, y.quant.scale
     flat = weights.reshape(rows, -1)
-    peak = np.abs(flat).max(axis=1, initial=0.0)
-    scale = np.maximum(np.maximum(peak * s_x / 127.0, np.abs(bias) * 2.0**-29), s_y * 2.0**-12)
+    scale = accumulator_scale(flat, bias, s_x, s_y)
+    factor, zero = np.zeros(rows), 0
+    if residual is not None and residual.quant is not None:
+        factor, zero = np.floor(residual.quant.scale / scale), residual.quant.zero_point
+        if (factor < 1).any():
+            raise UnsupportedError(
+                f"{name}: the residual's scale is finer than the sum's", "a coarser one", "the model"
+            )
+        scale = residual.quant.scale / factor
     integer = np.clip(nearest(flat * s_x / scale[:, None]), -127, 127)
-    folded = nearest(bias / scale) - x.quant.zero_point * integer.sum(axis=1)
+    folded = nearest(bias / scale) - x.quant.zero_point * integer.sum(axis=1) - zero * factor.astype(np.int64)
     m, shift = multipliers(scale / s_y, name)
-    if (np.abs(folded) >= ACCUMULATOR_LIMIT).any():
+    if (np.abs(folded) >= ACCUMULATOR_LIMIT).any() or (factor >= ACCUMULATOR_LIMIT).any():
         row = int(np.abs(folded).argmax())
         raise UnsupportedError(f"{name}: the bias of output {row} leaves int32", "smaller weights", "the model")
-    return Rows(integer.reshape(weights.shape).astype(np.int8), folded.astype(np.int32), m.astype(np.int32), shift)
+    w8, f = integer.reshape(weights.shape).astype(np.int8), factor.astype(np.int32)
+    return Rows(w8, folded.astype(np.int32), m.astype(np.int32), shift, f)
+
+
+def accumulator_scale(w: Floats, b: Floats, s_x: float, s_y: float) -> Floats:
+    """A (N,) of rows w (N, K) and biases b (N,): the smallest scale at which weights, biases and multipliers fit."""
+    peak = np.abs(w).max(axis=1, initial=0.0)
+    return np.asarray(np.maximum(np.maximum(peak * s_x / 127.0, np.abs(b) * 2.0**-29), s_y * 2.0**-12))
 
 
 def accumulator_bounds(w: npt.ArrayLike, b: npt.ArrayLike, peak: int, shift: int) -> Ints:
@@ -56,9 +82,16 @@ def accumulator_bounds(w: npt.ArrayLike, b: npt.ArrayLike, peak: int, shift: int
     return np.asarray((flat.sum(axis=1) * peak + np.abs(np.asarray(b, np.int64))) << shift, np.int64)
 
 
-def prove_rows(name: str, w: npt.ArrayLike, b: npt.ArrayLike, peak: int, shift: int) -> None:
-    """Refuse, by name, rows whose accumulator could leave int32 for some input of magnitude up to ``peak``."""
+def prove_rows(
+    name: str, w: npt.ArrayLike, b: npt.ArrayLike, peak: int, shift: int, f: npt.ArrayLike | None = None
+) -> None:
+    """Refuse, by name, rows whose accumulator could leave int32 for some input of magnitude up to ``peak``.
+
+    ``f`` (N,) are the factors of an int8 residual.
+    """
     bounds = accumulator_bounds(w, b, peak, shift)
+    if f is not None:
+        bounds = bounds + ((128 * np.abs(np.asarray(f, np.int64))) << shift)
     row = int(bounds.argmax()) if len(bounds) else 0
     if len(bounds) and bounds[row] >= ACCUMULATOR_LIMIT:
         raise UnsupportedError(
@@ -93,4 +126,5 @@ def prove_matrix(graph: Graph, node: Node) -> None:
     if (m % 4 != 0).any() or (m < 0).any():
         raise ValueError(f"node {node.name!r} has multipliers that are negative or no multiples of 4")
     peak = peak_of(graph, node.inputs["x"])
-    prove_rows(node.name, graph.data(node, "w"), graph.data(node, "b"), peak, node.numerics.requant.shift)
+    factors = graph.data(node, "f") if "f" in node.inputs else None
+    prove_rows(node.name, graph.data(node, "w"), graph.data(node, "b"), peak, node.numerics.requant.shift, factors)

@@ -12,6 +12,7 @@ from projgen.ir.verify import verify
 from projgen.quant.calibrate import Calibration
 from projgen.quant.fixed import affine
 from projgen.quant.low_rank import low_rank_types
+from projgen.quant.residual import fold_residuals
 from projgen.quant.scope import QuantScope, Stats
 
 
@@ -24,6 +25,7 @@ def quantise(graph: Graph, calibration: Calibration) -> Graph:
     Raises:
         UnsupportedError: an operator without an integer form, or rows whose accumulator can't be proven to fit int32.
     """
+    graph = fold_residuals(graph, choose_types(graph, calibration.stats))
     types = choose_types(graph, calibration.stats)
     scope = QuantScope(graph, types, calibration.stats, calibration.inner)
     nodes: list[Node] = []

@@ -17,9 +17,11 @@ typedef struct {
     int32_t inputs;     /* channels of a pixel */
 } pg_pointwise_dsp_params;
 
-/* Scratch: operand (24 bytes a quad), outputs of the one or two last pixels, those pixels. */
-PG_INLINE void pg_pointwise_dsp(const pg_pointwise_dsp_params *p, int32_t left, const void *x, bool x_wide,
-                                void *y, bool y_wide, void *scratch, pg_conv_dsp_block *block) {
+/* residual: y holds what the block adds.
+ * Scratch: operand (24 bytes a quad), outputs of the one or two last pixels, those pixels. */
+PG_INLINE void pg_pointwise_dsp_sum(const pg_pointwise_dsp_params *p, int32_t left, const void *x,
+                                    bool x_wide, void *y, bool y_wide, bool residual, void *scratch,
+                                    pg_conv_dsp_block *block) {
     const pg_conv_dsp_matrix *matrix = &p->matrix;
     const int32_t inputs = p->inputs;
     const int32_t outputs = matrix->outputs;
@@ -36,9 +38,17 @@ PG_INLINE void pg_pointwise_dsp(const pg_pointwise_dsp_params *p, int32_t left, 
         memcpy(pixels, x, (size_t)(left * inputs) * (x_wide ? 2u : 1u));
         pg_fill(pg_at_mutable(pixels, left * inputs, x_wide), 0, (3 - left) * inputs, x_wide);
         pg_conv_dsp_operand(pixels, x_wide, inputs, operand, inputs);
+        if (residual) {
+            memcpy(results, y, (size_t)(left * outputs));
+        }
         block(operand, p->stream, results, matrix);
         memcpy(y, results, (size_t)(left * outputs) * (y_wide ? 2u : 1u));
     }
+}
+
+PG_INLINE void pg_pointwise_dsp(const pg_pointwise_dsp_params *p, int32_t left, const void *x, bool x_wide,
+                                void *y, bool y_wide, void *scratch, pg_conv_dsp_block *block) {
+    pg_pointwise_dsp_sum(p, left, x, x_wide, y, y_wide, false, scratch, block);
 }
 
 PG_KERNEL void pg_pointwise_dsp_s8_s8(const pg_pointwise_dsp_params *p, const int8_t *x, int8_t *y,
@@ -59,6 +69,16 @@ PG_KERNEL void pg_pointwise_dsp_s16_s8(const pg_pointwise_dsp_params *p, const i
 PG_KERNEL void pg_pointwise_dsp_s16_s16(const pg_pointwise_dsp_params *p, const int16_t *x, int16_t *y,
                                         void *scratch, pg_conv_dsp_block *block) {
     pg_pointwise_dsp(p, p->pixels, x, true, y, true, scratch, block);
+}
+
+PG_KERNEL void pg_pointwise_dsp_residual_s8(const pg_pointwise_dsp_params *p, const int8_t *x, int8_t *y,
+                                            void *scratch, pg_conv_dsp_block *block) {
+    pg_pointwise_dsp_sum(p, p->pixels, x, false, y, false, true, scratch, block);
+}
+
+PG_KERNEL void pg_pointwise_dsp_residual_s16(const pg_pointwise_dsp_params *p, const int16_t *x, int8_t *y,
+                                             void *scratch, pg_conv_dsp_block *block) {
+    pg_pointwise_dsp_sum(p, p->pixels, x, true, y, false, true, scratch, block);
 }
 
 PG_KERNEL void pg_pointwise_dsp_s8_s8_row(const pg_pointwise_dsp_params *p, const int8_t *const *rows,

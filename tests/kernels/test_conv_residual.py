@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from projgen import kernels, ops
 from projgen.ir.attrs import Conv2d
 from projgen.ir.types import DType
 from projgen.kernels.conv_dsp_layouts import MatrixStream
+from projgen.kernels.conv_dsp_winograd_layouts import Winograd2dStream
 from projgen.kernels.packed import NATURAL, WIDENED
-from projgen.kernels.record import KernelChoice
+from projgen.kernels.record import KernelChoice, Layout
 from projgen.ops.conv_residual import sample
 from projgen.ops.record import Sample
 from tests.kernels.single_node import build, choice_of, differing, extreme
@@ -111,9 +113,17 @@ def test_streams_are_reversible(
     rng = np.random.default_rng(seed)
     shape = (2 * pairs, 1, 2, inputs)
     per_output = {role: rng.integers(-(2**20), 2**20, 2 * pairs).astype(np.int32) for role in ("b", "m", "f")}
-    constants = {"w": rng.integers(-127, 128, shape).astype(np.int8), **per_output}
+    constants: dict[str, np.ndarray] = {"w": rng.integers(-127, 128, shape).astype(np.int8), **per_output}
     layout = MatrixStream(shape, 1, packed, order, True)
-    packed_words = layout.pack(constants)
-    assert packed_words.size == layout.group_words
-    for role, data in layout.unpack(packed_words).items():
-        np.testing.assert_array_equal(data, constants[role], err_msg=role)
+    assert layout.pack(constants).size == layout.group_words
+    assert same(layout, constants)
+    square = (2 * pairs, 3, 3, inputs)
+    constants["w"] = rng.integers(-127, 128, square).astype(np.int8)
+    constants["m"] &= ~3
+    assert same(Winograd2dStream(square, order, True), constants)
+
+
+def same(layout: Layout, constants: Mapping[str, np.ndarray]) -> bool:
+    """Whether every constant comes back."""
+    found = layout.unpack(layout.pack(constants))
+    return set(found) == set(constants) and all(np.array_equal(found[r], c) for r, c in constants.items())
