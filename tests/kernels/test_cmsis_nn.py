@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,22 +208,25 @@ def made(library: CmsisNN, target: str) -> list[Sample]:
     return [s for s in every if candidates(s.graph, s.graph.nodes[0], machine, "fast", library)[0].library_functions]
 
 
-def build(models: Sequence[Merged], target: str, root: Path, folder: Path, *, sanitize: bool = False) -> Image:
+def build(models: Sequence[Merged], target: str, root: Path, folder: Path, **how: Any) -> Image:
     machine = load_target(target)
     folders = [folder / f"m{i}" for i in range(len(models))]
     for i, model in enumerate(models):
         write_folder(generate(QuantizedModel(model.graph), machine, options(f"m{i}", root)), folders[i])
-    return build_image(folders, machine, folder / "image", sanitize=sanitize, cmsis_nn=root)
+    return build_image(folders, machine, folder / "image", cmsis_nn=root, **how)
 
 
 @pytest.mark.qemu
-@pytest.mark.parametrize("target", ["cortex-m0", *TARGETS])
-def test_bytes_are_the_simulators(target: str, library: CmsisNN, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "how"),
+    [("cortex-m0", {}), *((t, {}) for t in TARGETS), ("cortex-m4", {"compiler": "clang", "optimise": "-O3"})],
+)
+def test_bytes_are_the_simulators(target: str, how: dict[str, str], library: CmsisNN, tmp_path: Path) -> None:
     parts = made(library, target)
     called = {f for s in parts for f in chosen(s, library, target).library_functions}
     assert {kernels._CONV, kernels._DEPTHWISE, kernels._MAX} <= called
     models = merged(parts)
-    assert compare(models, build(models, target, library.root, tmp_path)) > 150
+    assert compare(models, build(models, target, library.root, tmp_path, **how)) > 150
 
 
 def test_bytes_are_the_simulators_under_sanitizers(library: CmsisNN, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT-0
  *
- * The two library functions that compilers call on their own, for images without a C library.
+ * The library functions that compilers call on their own, for images without a C library: two of C, and the
+ * names that the Arm ABI has for them (clang, in code that isn't compiled as freestanding).
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -9,6 +10,17 @@ typedef uint32_t __attribute__((may_alias)) word;
 
 void *memcpy(void *restrict destination, const void *restrict source, size_t count);
 void *memset(void *destination, int value, size_t count);
+void __aeabi_memcpy(void *destination, const void *source, size_t count);
+void __aeabi_memcpy4(void *destination, const void *source, size_t count)
+    __attribute__((alias("__aeabi_memcpy")));
+void __aeabi_memcpy8(void *destination, const void *source, size_t count)
+    __attribute__((alias("__aeabi_memcpy")));
+void __aeabi_memset(void *destination, size_t count, int value);
+void __aeabi_memset4(void *destination, size_t count, int value) __attribute__((alias("__aeabi_memset")));
+void __aeabi_memset8(void *destination, size_t count, int value) __attribute__((alias("__aeabi_memset")));
+void __aeabi_memclr(void *destination, size_t count);
+void __aeabi_memclr4(void *destination, size_t count) __attribute__((alias("__aeabi_memclr")));
+void __aeabi_memclr8(void *destination, size_t count) __attribute__((alias("__aeabi_memclr")));
 
 void *memcpy(void *restrict destination, const void *restrict source, size_t count) {
     uint8_t *to = destination;
@@ -42,4 +54,16 @@ void *memset(void *destination, int value, size_t count) {
         *to++ = byte;
     }
     return destination;
+}
+
+void __aeabi_memcpy(void *destination, const void *source, size_t count) {
+    (void)memcpy(destination, source, count);
+}
+
+void __aeabi_memset(void *destination, size_t count, int value) {
+    (void)memset(destination, value, count);
+}
+
+void __aeabi_memclr(void *destination, size_t count) {
+    (void)memset(destination, 0, count);
 }
