@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from projgen.ir.graph import Graph, Node
 from projgen.kernels.record import Layout, Table
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 def cast(values: Array, dtype: str) -> Array:

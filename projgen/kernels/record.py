@@ -18,15 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from projgen.ir.graph import Graph, Node
 from projgen.targets import Target
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 class Layout(Protocol):

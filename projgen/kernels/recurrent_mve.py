@@ -336,8 +336,10 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
     at = place(graph, node)
     both, shifted = (at.both, at.shift_first), at.shift_first > 0
     runs = (Run(0, *both), Run(1, *both), Run(2, at.x_only, at.x_shift), Run(2, at.h_only, at.h_shift))
-    rows = (("b", 0, shifted), ("m", 0, True), ("b", 1, shifted), ("m", 1, True))
-    rows += (("b", 2, at.x_shift > 0), ("b_hn", 0, at.h_shift > 0), ("m", 2, True))
+    rows = (
+        *(("b", 0, shifted), ("m", 0, True), ("b", 1, shifted), ("m", 1, True)),
+        *(("b", 2, at.x_shift > 0), ("b_hn", 0, at.h_shift > 0), ("m", 2, True)),
+    )
     parameters: dict[str, int | str | tuple[int, ...]] = {
         "segments": flat(at.both),
         "x_segments": flat(at.x_only),

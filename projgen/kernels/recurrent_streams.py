@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from projgen.kernels.layouts import cast
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint32]
 

@@ -31,7 +31,7 @@ def multiply_q15(a: Ints, b: Ints) -> Ints:
 def tanh(v: Ints) -> Ints:
     """tanh of a Q3.12 number as Q15: 257 table entries, linear between them."""
     i, f = (v >> 8) + 128, v & 255
-    return TANH_TABLE[i] + (((TANH_TABLE[i + 1] - TANH_TABLE[i]) * f + 128) >> 8)
+    return np.asarray(TANH_TABLE[i] + (((TANH_TABLE[i + 1] - TANH_TABLE[i]) * f + 128) >> 8), np.int64)
 
 
 def sigmoid(v: Ints) -> Ints:

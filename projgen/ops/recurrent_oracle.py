@@ -41,7 +41,7 @@ def lstm_oracle(graph: Graph, node: Node, args: Args) -> Array:  # noqa: ARG001 
         rounding = (1.5 + np.abs(c) * _SIGMOID_ERROR) / one + _SIGMOID_ERROR + _TANH_ERROR
         h, c = lstm_step(n, ints, x[:, t], h, c)
         cell = np.where(np.abs(cell - c / one) <= rounding, c / one, cell)
-        out.append(_in_range(sigmoid(o) * np.tanh(cell)))
+        out.append(_in_range(np.asarray(sigmoid(o) * np.tanh(cell), np.float64)))
     y = np.stack(out, axis=1)
     return y[:, ::-1] if attrs.reverse else y
 
@@ -77,7 +77,7 @@ def _in_range(h: Floats) -> Floats:
 def _row_scale(m: Ints, shift: int, gates: tuple[int, ...]) -> Floats:
     """Real pre-activation per accumulator step of each row: (M, p) gives Q3.12 of it, or of half of it."""
     units = np.repeat(np.array([2.0**12 if g == 2 else 2.0**11 for g in gates]), len(m) // len(gates))
-    return real_scale(m, shift) / units
+    return np.asarray(real_scale(m, shift) / units, np.float64)
 
 
 def _pre_activations(

@@ -138,7 +138,8 @@ def _bias_floor(attrs: Lstm | Gru, floats: Mapping[str, Floats]) -> Floats:
     """The bias that must fit in each row; the candidate gate of a GRU has two."""
     if isinstance(attrs, Lstm):
         return floats["b"]
-    return np.maximum(np.abs(floats["b"]), np.pad(np.abs(floats["b_hn"]), (2 * attrs.hidden, 0)))
+    candidate = np.pad(np.abs(floats["b_hn"]), (2 * attrs.hidden, 0))
+    return np.asarray(np.maximum(np.abs(floats["b"]), candidate), np.float64)
 
 
 def _gate_units(attrs: Lstm | Gru) -> Floats:

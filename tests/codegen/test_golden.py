@@ -27,7 +27,7 @@ def generated(name: str) -> dict[str, str]:
     """The text files of one model; predictions, which follow the kernels' cost models, left out."""
     q = QuantizedModel.load(GOLDEN / f"{name}.qmodel")
     options = CompileOptions.checked(name, "c", "portable", MODELS[name])
-    files = {n: data for n, data in generate(q, load_target("host"), options).files}
+    files = dict(generate(q, load_target("host"), options).files)
     texts = {n: data.decode() for n, data in files.items() if not n.endswith((".qmodel", "_kernels.h"))}
     manifest = json.loads(texts[f"{name}.json"])
     del manifest["predicted_instructions"]
