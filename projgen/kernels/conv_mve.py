@@ -47,16 +47,17 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         return None
     operand = pixels * max(1, min(total // pixels, OPERAND // (pixels * pitch)))
     function = f"pg_pointwise_mve_{made.variant}_v{vectors}_p{pixels}_b{pitch}"
-    driver = _driver(function, made, g)
     residual = "residual" in node.inputs
-    driver["residual"] = int(residual)
+    has_row = width >= pixels and not residual
+    struct = "pg_pointwise_mve_params"
+    call = _call(function, "pg_pointwise_mve", struct, g, (made.block,), residual=int(residual), row=int(has_row))
     whole, rest = total // pixels, total % pixels > 0
     calls = -(-whole * pixels // operand) + 2 * rest
     shrinks = outputs * g.y.dtype.bytes <= inputs * itemsize
     return KernelChoice(
         kernel="pointwise_residual_mve" if residual else "pointwise_mve",
         function=function,
-        struct="pg_pointwise_mve_params",
+        struct=struct,
         fields={
             "stream": TableRef("stream"),
             "block": made.field,
@@ -68,12 +69,12 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
             "operand": operand,
         },
         tables=(made.stream,),
-        sources=("pg_conv_mve.h", "pg_pointwise_mve.h"),
-        blocks=(made.block, Block("conv_mve_pointwise.h.j2", function, tuple(driver.items()))),
-        instructions=(whole + rest) * made.per_block + copied(total, inputs, itemsize, pitch) + calls * 60 + 40,
+        sources=("pg_pointwise_mve.h",),
+        blocks=(made.block, call),
+        instructions=(whole + rest) * made.per_block + copied(total, inputs, itemsize, pitch) + calls * 60 + 75,
         scratch_bytes=(operand + pixels) * pitch + SLACK,
         in_place=_in_place(node, shrinks, whole=not rest and (outputs % 2 == 0 or outputs == 1)),
-        row_function=f"{function}_row" if width >= pixels and not residual else "",
+        row_function=f"{function}_row" if has_row else "",
     )
 
 
@@ -160,18 +161,19 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
         return None
     function = made.block.function.replace("pg_conv_mve_", "pg_conv2d_mve_")
     residual, outputs = "residual" in node.inputs, g.w[0] // g.attrs.groups
-    driver = {**_driver(function, made, g), "kernel_h": kernel_h, "residual": int(residual)}
+    struct = "pg_conv2d_mve_params"
+    call = _call(function, "pg_conv2d_mve", struct, g, (made.block,), residual=int(residual), row=int(not residual))
     per_row = -(-width // pixels) * made.per_block + (2 if width % pixels else 1) * (35 + 4 * kernel_h)
-    per_row += 20 + 9 * kernel_h
+    per_row += 45 + 9 * kernel_h
     return KernelChoice(
         kernel="conv2d_residual_mve" if residual else "conv2d_mve",
         function=function,
-        struct="pg_conv2d_mve_params",
+        struct=struct,
         fields=_fields(node, g, made, lines, 0, 0),
         tables=(made.stream,),
-        sources=("pg_conv_mve.h", "pg_window.h", "pg_conv2d_mve.h"),
-        blocks=(made.block, Block("conv_mve_lines.h.j2", function, tuple(driver.items()))),
-        instructions=g.attrs.groups * (height * per_row + lines.filled) + 60,
+        sources=("pg_conv2d_mve.h",),
+        blocks=(made.block, call),
+        instructions=g.attrs.groups * (height * per_row + lines.filled) + 90,
         scratch_bytes=lines.bytes + SLACK,
         in_place=_in_place(node, overwrites(g), whole=width % pixels == 0 and (outputs % 2 == 0 or outputs == 1)),
         row_function="" if residual else f"{function}_row",
@@ -191,15 +193,22 @@ def _fields(node: Node, g: Geometry, made: blocks.Made, lines: Ring, operand: in
     }
 
 
-def _driver(function: str, made: blocks.Made, g: Geometry) -> blocks.Parameters:
-    """What every template around the block sees."""
-    return {
+def _call(function: str, driver: str, struct: str, g: Geometry, used: tuple[Block, ...], **flags: int) -> Block:
+    """The function that gives a driver its blocks.
+
+    Args:
+        flags: whether there is a ``residual``, and a function for one ``row``.
+    """
+    parameters: blocks.Parameters = {
         "function": function,
-        "block": made.block.function,
+        "driver": driver,
+        "struct": struct,
+        "blocks": ", ".join(b.function for b in used),
         "x": blocks.CTYPES[g.x.dtype],
         "y": blocks.CTYPES[g.y.dtype],
-        "pixels": made.pixels,
+        **flags,
     }
+    return Block("conv_mve_call.h.j2", function, tuple(parameters.items()))
 
 
 def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
@@ -230,7 +239,10 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         "pitch": pitch,
     }
     function = f"pg_conv2d_mve_{made.variant}_{kernel_h}x{row_bytes}_{step}_p{pixels}_b{pitch}"
-    driver = {**_driver(function, made, g), "gather": gather, "kernel_h": kernel_h}
+    gathering = Block("conv_mve_gather.h.j2", gather, tuple(window.items()))
+    struct, has_row = "pg_conv2d_mve_params", width >= pixels
+    used = (made.block, gathering)
+    call = _call(function, "pg_conv2d_mve_gathered", struct, g, used, residual=0, row=int(has_row))
     calls = -(-total // operand)
     held = kernel_h <= 6  # row pointers in registers
     per_window = kernel_h * (2 * max(1, chunks) + (0 if held else 2 if chunks else 1)) + 3
@@ -238,24 +250,20 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     return KernelChoice(
         kernel="conv2d_mve_gathered",
         function=function,
-        struct="pg_conv2d_mve_params",
+        struct=struct,
         fields=_fields(node, g, made, lines, operand, pitch),
         tables=(made.stream,),
-        sources=("pg_conv_mve.h", "pg_window.h", "pg_conv2d_mve.h"),
-        blocks=(
-            made.block,
-            Block("conv_mve_gather.h.j2", gather, tuple(window.items())),
-            Block("conv_mve_windows.h.j2", function, tuple(driver.items())),
-        ),
+        sources=("pg_conv2d_mve.h",),
+        blocks=(*used, call),
         instructions=-(-total // pixels) * made.per_block
         + calls * 45
         + total * per_window
         + gathers * (20 + 2 * kernel_h)
         + lines.filled
         + height * (20 + 9 * kernel_h)
-        + 60,
+        + 100,
         scratch_bytes=(operand + pixels - 1) * pitch + SLACK + lines.bytes + SLACK,
-        row_function=f"{function}_row" if width >= pixels else "",
+        row_function=f"{function}_row" if has_row else "",
     )
 
 

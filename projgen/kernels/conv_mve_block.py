@@ -12,7 +12,8 @@ from projgen.kernels.layouts import table
 from projgen.kernels.linear import SUFFIX, matrix_numerics
 from projgen.kernels.record import Block, Table
 
-UNROLLED_BYTES = 2560  # of straight-line code up to which the kernel's rows are unrolled
+UNROLLED_BYTES = 768  # of straight-line code up to which the kernel's rows are unrolled
+ROWS = 16  # of a kernel at most
 LARGEST_BYTES = 7168  # of the code of one row beyond which the block does not fit
 _REGISTERS = 5  # vectors of pixels
 _REACH = 508  # bytes that a vector load reaches to either side
@@ -98,7 +99,11 @@ class Made:
 def fits(node: Node, g: Geometry) -> bool:
     """Whether the block computes this node's outputs: int16 ones have no zero point."""
     size = g.y.dtype.bytes
-    return (size == 1 or matrix_numerics(node).requant.zero_point == 0) and 3 * g.w[0] * size + 2 < 1 << 16
+    return (
+        g.w[1] <= ROWS
+        and (size == 1 or matrix_numerics(node).requant.zero_point == 0)
+        and 3 * g.w[0] * size + 2 < 1 << 16
+    )
 
 
 def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> Made | None:
@@ -143,7 +148,7 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
     places = [step | (step + (size if outputs > 1 else 0)) << 16 for step in steps]
     around = 15 + (0 if wide_y else 2) + (2 if requant.shift else 0) + (6 - (0 if wide_y else 1) if clamped else 0)
     around += 4 * odd + (walk.rows if walk.rows > 1 else 0)
-    around += 3 + 2 * walk.pixels + 2 * walk.rows if looped else 0
+    around += 5 + 2 * walk.rows if looped else 0
     around += 7 if residual else 0
     constants = {role: graph.data(node, role) for role in (("w", "b", "m", "f") if residual else ("w", "b", "m"))}
     return Made(
@@ -157,6 +162,9 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
             *places,
             walk.pixels * walk.stride * walk.pitch,
             walk.pixels * g.w[0] * size - span,
+            walk.pixels,
+            int(wide_x),
+            int(wide_y),
         ),
         table(
             "stream",

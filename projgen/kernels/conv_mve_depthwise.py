@@ -35,6 +35,11 @@ class Axis:
     y_step: int
 
     @property
+    def field(self) -> tuple[int, ...]:
+        """Initialiser of ``pg_depthwise_mve_axis``."""
+        return (self.inputs, self.outputs, self.x_step, self.y_step, self.stride, self.dilation, self.pad)
+
+    @property
     def is_dense(self) -> bool:
         """Whether neighbouring outputs see windows of at most three that overlap by all but one."""
         return self.stride == 1 and self.dilation == 1 and self.kernel <= 3
@@ -95,30 +100,40 @@ class Walk:
     def fits(self) -> bool:
         furthest = 3 * self.along.y_step + self.aside.y_step
         kernels = max(self.along.kernel, self.aside.kernel)
-        back = _WORDS * self.along.stride * 3
-        return kernels <= 4 and furthest <= _LARGEST and max(self.step, back) <= _REACH and self.loaded > 0
+        return kernels <= 4 and furthest <= _LARGEST and self.step <= _REACH and self.loaded > 0
 
     def per_channel(self, columns: int) -> float:
         """Instructions for the outputs of one channel in a strip."""
         fours, tail = divmod(self.along.outputs, 4)
-        quad = 18 if self.together == 2 else 20
-        extra = self.shift + (4 if self.clamped else 0)
-        count = 14 if columns == 2 else 12 if self.together == 2 else 9
+        whole, extra = fours > 0, self.shift_cost + (4 if self.clamped else 0)
+        finish = 9 + extra
         if columns == 2:
-            count += fours * (26 + extra + self.shift)
-            count += {0: 0, 1: 15, 2: 15, 3: 26}[tail] + (extra + 2 if tail else 0)
-        else:
-            count += fours * (quad + extra) + (quad + extra + 2 if tail else 0)
-        return count
+            count = 12 + 2 * whole + fours * (26 + extra + self.shift_cost)
+            count += {0: 0, 1: 5 + finish, 2: 5 + finish, 3: 24 + extra + self.shift_cost}[tail]
+            return count + (2 if whole and tail % 2 else 0)
+        per_patch, per_four = (3, 6) if self.together == 2 else (2, 8)
+        count = (10 if self.together == 2 else 7) + 2 * whole + fours * (per_four + finish + 2)
+        return count + (-(-tail // self.together) * per_patch + finish if tail else 0)
+
+    @property
+    def shift_cost(self) -> int:
+        """Instructions that a shift takes for four outputs."""
+        return 1 if self.shift else 0
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether strips are read before others are written over them, when words are made one strip ahead."""
+        same = self.along.inputs == self.along.outputs and self.aside.inputs == self.aside.outputs
+        return same and self.columns == 2 and self.aside.pad <= 2
 
     def instructions(self, channels: int) -> float:
         groups, rest = divmod(channels, 16)
         strips = -(-self.aside.outputs // self.columns)
         odd = self.aside.outputs % self.columns
-        per_group = strips * 85 + self.loaded * strips * 13
+        per_group = strips * 128 + self.loaded * strips * 13
         total = groups * per_group + ((per_group + self.loaded * strips) if rest else 0)
         per_channel = (strips - odd) * self.per_channel(self.columns) + odd * self.per_channel(1)
-        return total + channels * per_channel + self.words / 8 + 60
+        return total + channels * per_channel + (2 if self.is_in_place else 1) * self.words / 8 + 190
 
     def block(self, columns: int) -> Block:
         """The emitted code for strips of ``columns``."""
@@ -140,48 +155,6 @@ class Walk:
         }
         return Block("depthwise_mve.h.j2", name, tuple(parameters.items()))
 
-    def field(self, columns: int, requant: tuple[int, int, int]) -> tuple[int, ...]:
-        """Initialiser of ``pg_depthwise_mve_block``."""
-        a, c = self.along.y_step, self.aside.y_step
-        outputs = self.along.outputs
-        fours, tail = divmod(outputs, 4)
-        # Order of the outputs after narrowing: the first patch's in the bottom halves, the second one's in the top.
-        second = 1 if outputs == 3 else 2
-        eight = [(p + top * second) * a + q * c for p in range(2) for q in range(2) for top in range(2)]
-        if columns == 2:
-            four = [min(p, outputs - 1) * a + q * c for p in range(2) for q in range(2)]
-        else:
-            four = [min(p, outputs - 1) * a for p in range(4)]
-        if tail == 0 or fours == 0:
-            back, patches = 0, 0
-        elif columns == 2:
-            back = tail % 2
-            patches = 2 if tail == 3 else 1
-        else:
-            back, patches = 4 - tail, 4 // self.together
-        moved = self._moved(columns, fours, tail, back, patches)
-        positions = [(i * self.along.dilation * _WORDS - self.step) & 0xFFFFFFFF for i in range(4)]
-        return (
-            *(low | high << 16 for low, high in zip(eight[::2], eight[1::2], strict=True)),
-            *four,
-            *requant,
-            fours,
-            4 - moved,
-            4 * a,
-            -back * a,
-            1 - (4 * fours - back) * a,
-            *positions,
-            c,
-        )
-
-    def _moved(self, columns: int, fours: int, tail: int, back: int, patches: int) -> int:
-        """Bytes that the addresses of the patches have moved after a channel."""
-        if fours:
-            return fours * (4 // self.together) * self.step + patches * self.step - back * _WORDS * self.along.stride
-        if columns == 2:
-            return self.step + (self.step - _WORDS if tail == 3 else 0)
-        return -(-tail // self.together) * self.step
-
 
 def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     g = geometry(graph, node)
@@ -196,46 +169,43 @@ def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         return None
     channels = g.w[0]
     walk = min(walks, key=lambda w: w.instructions(channels))
-    ahead = g.x.step_shape == g.y.step_shape and walk.columns == 2 and walk.aside.pad <= 2
-    main, last = walk.block(walk.columns), walk.block(1)
-    limits = (requant.zero_point, requant.low, requant.high)
-    function = main.function.replace("pg_depthwise_mve_", f"pg_depthwise_mve_strips{'_ahead' if ahead else ''}_")
-    driver: Parameters = {
+    ahead = walk.is_in_place
+    main = walk.block(walk.columns)
+    last = walk.block(1) if walk.aside.outputs % walk.columns else main
+    function = main.function.replace("pg_depthwise_mve_", "pg_depthwise_mve_strips_")
+    call: Parameters = {
         "function": function,
-        "block": main.function,
-        "last": last.function,
-        "columns": walk.columns,
-        "ahead": int(ahead),
+        "driver": "pg_depthwise_mve",
+        "struct": "pg_depthwise_mve_params",
+        "blocks": f"{main.function}, {last.function}",
+        "x": "int8_t",
+        "y": "int8_t",
+        "residual": 0,
+        "row": 0,
     }
     layout = PatchStream(g.w, walk.across)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
-    along, aside = walk.along, walk.aside
-    blocks = [main, *([last] if walk.columns == 2 else [])]
+    blocks = [main, *([last] if last is not main else [])]
     return KernelChoice(
         kernel="depthwise_mve",
         function=function,
         struct="pg_depthwise_mve_params",
         fields={
             "stream": TableRef("stream"),
-            "block": walk.field(walk.columns, limits),
-            "last": walk.field(1, limits),
+            "along": walk.along.field,
+            "aside": walk.aside.field,
             "channels": channels,
-            "positions": walk.loaded,
-            "columns": aside.inputs,
-            "position_step": along.x_step,
-            "column_step": aside.x_step,
-            "position_pad": along.pad,
-            "column_pad": aside.pad,
-            "column_stride": aside.stride,
-            "column_dilation": aside.dilation,
-            "outputs": aside.outputs,
-            "y_column": aside.y_step,
+            "loaded": walk.loaded,
             "words": walk.words,
-            "zero_point": matrix_numerics(node).input_zero_point,
+            "strip": walk.columns,
+            "together": walk.together,
+            "input_zero_point": matrix_numerics(node).input_zero_point,
+            "out": (requant.zero_point, requant.low, requant.high),
+            "ahead": int(ahead),
         },
         tables=(table("stream", layout, constants, "weights, bias and halved multiplier of each channel"),),
-        sources=("pg_conv_mve.h", "pg_depthwise_mve.h"),
-        blocks=(*blocks, Block("depthwise_mve_strips.h.j2", function, tuple(driver.items()))),
+        sources=("pg_depthwise_mve.h",),
+        blocks=(*blocks, Block("conv_mve_call.h.j2", function, tuple(call.items()))),
         instructions=walk.instructions(channels),
         scratch_bytes=16 + (2 if ahead else 1) * walk.words,
         in_place=frozenset({"x"} if ahead else ()),

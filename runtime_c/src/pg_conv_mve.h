@@ -20,7 +20,20 @@ typedef struct {
     uint32_t pixel3;
     int32_t line_step; /* bytes from one block's pixels to the next one's in a line */
     int32_t y_step;    /* bytes from the end of one block's outputs to the next one's */
+    int32_t pixels;    /* of a block */
+    bool x_wide;       /* int16 */
+    bool y_wide;
 } pg_conv_mve_block;
+
+/* A block: two outputs of p->pixels pixels after the other, blocks times p->pixels pixels; see the blocks
+ * themselves. lines are rows of the kernel; residual (NULL without one) lies like y and may be y. */
+typedef void pg_conv_mve_run(const void *const *lines, const uint32_t *stream, void *y,
+                             const pg_conv_mve_block *p, int32_t blocks, const int8_t *residual);
+
+/* residual + count, which may be NULL without one. */
+PG_INLINE const int8_t *pg_conv_mve_residual(const int8_t *residual, int32_t count) {
+    return residual == NULL ? NULL : residual + count;
+}
 
 /* Copies count bytes; neither place need be aligned. */
 #if PG_HAS_MVE
@@ -107,7 +120,7 @@ PG_KERNEL void pg_conv_mve_spread(void *to, const void *from, int32_t pixels, in
 #endif
 
 /* pixels of count bytes, step bytes apart, to pixels pitch bytes apart; count, pitch, pixels above 0. */
-PG_INLINE void pg_conv_mve_pixels(void *to, const void *from, int32_t pixels, int32_t count, int32_t pitch,
+PG_KERNEL void pg_conv_mve_pixels(void *to, const void *from, int32_t pixels, int32_t count, int32_t pitch,
                                   int32_t step) {
     if (pitch == step && count == step) {
         pg_conv_mve_copy(to, from, pixels * count);

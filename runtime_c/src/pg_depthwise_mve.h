@@ -10,48 +10,47 @@
 
 #include "pg_conv_mve.h"
 
-/* Arguments of the blocks. */
 typedef struct {
-    uint32_t eight0; /* bytes from y to eight outputs, two in a word */
-    uint32_t eight1;
-    uint32_t eight2;
-    uint32_t eight3;
-    uint32_t four0; /* bytes from y to four outputs */
-    uint32_t four1;
-    uint32_t four2;
-    uint32_t four3;
-    int32_t zero_point; /* of the output */
-    int32_t low;        /* smallest and largest output; read where they are not the type's */
+    int32_t zero_point;
+    int32_t low; /* smallest and largest output; read where they are not the type's */
     int32_t high;
-    int32_t fours;      /* whole fours of positions */
-    int32_t next;       /* bytes from the last patch of a channel to before the first one of the next */
-    int32_t y_fours;    /* bytes of y from four positions to the next four */
-    int32_t y_tail;     /* bytes of y from the last four to the positions after them */
-    int32_t y_channel;  /* bytes of y from there to the next channel */
-    uint32_t position0; /* bytes from the words to a patch's positions, less one step */
-    uint32_t position1;
-    uint32_t position2;
-    uint32_t position3;
-    int32_t y_column; /* bytes of y from one column to the next */
+} pg_depthwise_mve_out;
+
+/* Arguments of the blocks; read in this order. */
+typedef struct {
+    uint32_t eight[4]; /* bytes from y to eight outputs, two in a word */
+    int32_t four[4];   /* bytes from y to four outputs */
+    pg_depthwise_mve_out out;
+    int32_t fours;       /* whole fours of positions */
+    int32_t next;        /* bytes from the last patch of a channel to before the first one of the next */
+    int32_t y_fours;     /* bytes of y from four positions to the next four */
+    int32_t y_tail;      /* bytes of y from the last four to the positions after them */
+    int32_t y_channel;   /* bytes of y from there to the next channel */
+    int32_t position[4]; /* bytes from the words to a patch's positions, less one step */
+    int32_t rest[4];     /* bytes from y to the outputs after the fours, one column at a time */
+    int32_t y_column;    /* bytes of y from one column to the next */
 } pg_depthwise_mve_block;
 
+/* One axis of the convolution. */
 typedef struct {
-    const uint32_t *stream; /* weights, bias and halved multiplier of each channel */
-    pg_depthwise_mve_block block;
-    pg_depthwise_mve_block last; /* of the last strip, where it has one column and the others two */
+    int32_t inputs, outputs; /* sizes of the maps */
+    int32_t x_step, y_step;  /* elements from one input or output to the next */
+    int32_t stride, dilation;
+    int32_t pad; /* before the map */
+} pg_depthwise_mve_axis;
+
+typedef struct {
+    const uint32_t *stream;      /* weights, bias and halved multiplier of each channel */
+    pg_depthwise_mve_axis along; /* positions */
+    pg_depthwise_mve_axis aside; /* columns */
     int32_t channels;
-    int32_t positions;       /* of the map that lie under windows */
-    int32_t columns;         /* of the map */
-    int32_t position_step;   /* elements from one position of the map to the next */
-    int32_t column_step;     /* and from one column to the next */
-    int32_t position_pad;    /* positions before the map */
-    int32_t column_pad;      /* columns before it */
-    int32_t column_stride;   /* between columns of outputs */
-    int32_t column_dilation; /* between columns under a window */
-    int32_t outputs;         /* columns of outputs */
-    int32_t y_column;        /* elements from one of them to the next */
-    int32_t words;           /* bytes of one strip's words */
-    int32_t zero_point;      /* of the input */
+    int32_t loaded;   /* positions of the map that lie under windows */
+    int32_t words;    /* bytes of one strip's words */
+    int32_t strip;    /* columns of outputs of a strip: 1 or 2 */
+    int32_t together; /* positions that a patch gives: 1 or 2 */
+    int32_t input_zero_point;
+    pg_depthwise_mve_out out;
+    bool ahead; /* words are made one strip ahead */
 } pg_depthwise_mve_params;
 
 /* Four columns of 16 channels. */
@@ -122,12 +121,102 @@ PG_INLINE void pg_depthwise_mve_strip(const pg_depthwise_mve_params *p, const in
                                       int32_t first, int32_t count, const int8_t *pad, int8_t *words) {
     pg_depthwise_mve_columns columns;
     for (int32_t j = 0; j < 4; ++j) {
-        const int32_t ix = ox * p->column_stride - p->column_pad + j * p->column_dilation;
-        const bool inside = ix >= 0 && ix < p->columns;
-        columns.from[j] = inside ? x + ix * p->column_step + first : pad;
-        columns.step[j] = inside ? p->position_step : 0;
+        const int32_t ix = ox * p->aside.stride - p->aside.pad + j * p->aside.dilation;
+        const bool inside = ix >= 0 && ix < p->aside.inputs;
+        columns.from[j] = inside ? x + ix * p->aside.x_step + first : pad;
+        columns.step[j] = inside ? p->along.x_step : 0;
     }
-    pg_depthwise_mve_interleave(&columns, words + p->position_pad * 64, p->positions, count);
+    pg_depthwise_mve_interleave(&columns, words + p->along.pad * 64, p->loaded, count);
+}
+
+/* What a block of one or two columns is told. Positions come in fours; the tail after them is computed alone,
+ * or, two columns at a time, in pairs: those of an odd tail overlap the positions before. */
+PG_KERNEL void pg_depthwise_mve_describe(const pg_depthwise_mve_params *p, int32_t columns,
+                                         pg_depthwise_mve_block *b) {
+    const int32_t a = p->along.y_step;
+    const int32_t c = p->aside.y_step;
+    const int32_t outputs = p->along.outputs;
+    const int32_t fours = outputs / 4;
+    const int32_t tail = outputs % 4;
+    const int32_t step = 64 * p->along.stride * p->together;
+    const int32_t lane = 64 * p->along.dilation;
+    const int32_t patches = (outputs + p->together - 1) / p->together;
+    const bool pairs = columns == 2;
+    const bool overlaps = pairs && (tail == 3 || (tail == 1 && fours > 0));
+    const int32_t back = overlaps && fours > 0 ? a : 0;
+    /* After narrowing, the first patch's outputs lie in the bottom halves, the second one's in the top. */
+    const uint32_t second = (uint32_t)(outputs == 3 ? a : 2 * a) << 16;
+    const int32_t next = pairs ? c : a;
+    const int32_t other = !pairs ? 2 * a : outputs > 1 ? a : 0;
+    b->eight[0] = second;
+    b->eight[1] = second + (uint32_t)c * 0x10001u;
+    b->eight[2] = second + (uint32_t)a * 0x10001u;
+    b->eight[3] = second + (uint32_t)(a + c) * 0x10001u;
+    b->four[0] = 0;
+    b->four[1] = next;
+    b->four[2] = other;
+    b->four[3] = other + next;
+    b->position[0] = -step;
+    b->position[1] = lane - step;
+    b->position[2] = 2 * lane - step;
+    b->position[3] = 3 * lane - step;
+    b->rest[0] = 0;
+    b->rest[1] = tail > 1 ? a : 0;
+    b->rest[2] = tail > 2 ? 2 * a : b->rest[1];
+    b->rest[3] = b->rest[2];
+    b->out = p->out;
+    b->fours = fours;
+    b->next = 4 - patches * step + (overlaps ? 64 : 0);
+    b->y_fours = 4 * a;
+    b->y_tail = -back;
+    b->y_channel = 1 - 4 * fours * a + back;
+    b->y_column = c;
+}
+
+/* A block: the outputs of a strip, channel by channel; see the blocks themselves. */
+typedef void pg_depthwise_mve_run(const int8_t *words, const uint32_t *stream, int8_t *y,
+                                  const pg_depthwise_mve_block *p, int32_t channels);
+
+/* Strip by strip; last computes the last strip where it has one column and the others two. With p->ahead a
+ * strip's words are made before the strip before it is computed, so that y may be x. Scratch: 16 zero points,
+ * then the words of one or (ahead) two strips. residual is NULL. */
+PG_KERNEL void pg_depthwise_mve(const pg_depthwise_mve_params *p, pg_depthwise_mve_run *run,
+                                pg_depthwise_mve_run *last, const int8_t *x, const int8_t *residual,
+                                int8_t *y, void *scratch) {
+    const int32_t outputs = p->aside.outputs;
+    const int32_t ahead = p->ahead ? p->strip : 0;
+    const uint32_t *stream = p->stream;
+    int8_t *pad = (int8_t *)scratch;
+    int8_t *words = pad + 16;
+    int8_t *next = words + (p->ahead ? p->words : 0);
+    pg_depthwise_mve_block block;
+    pg_depthwise_mve_block single;
+    (void)residual;
+    pg_depthwise_mve_describe(p, p->strip, &block);
+    if (outputs % p->strip != 0) {
+        pg_depthwise_mve_describe(p, 1, &single);
+    }
+    pg_conv_mve_fill(pad, pg_conv_mve_word(p->input_zero_point, false), 16 + (p->ahead ? 2 : 1) * p->words);
+    for (int32_t first = 0; first < p->channels; first += 16) {
+        const int32_t count = p->channels - first < 16 ? p->channels - first : 16;
+        if (p->ahead) {
+            pg_depthwise_mve_strip(p, x, 0, first, count, pad, next);
+        }
+        for (int32_t ox = 0; ox < outputs; ox += p->strip) {
+            int8_t *made = next;
+            next = words;
+            words = made;
+            if (ox + ahead < outputs) {
+                pg_depthwise_mve_strip(p, x, ox + ahead, first, count, pad, next);
+            }
+            if (ox + p->strip > outputs) {
+                last(made, stream, y + ox * p->aside.y_step + first, &single, count);
+            } else {
+                run(made, stream, y + ox * p->aside.y_step + first, &block, count);
+            }
+        }
+        stream += 6 * 16;
+    }
 }
 
 #endif /* PG_DEPTHWISE_MVE_H */

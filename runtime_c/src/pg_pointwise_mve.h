@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT-0
  *
- * Parameters of the pointwise convolution for cores with MVE (Helium).
+ * Pointwise convolution for cores with MVE (Helium).
  */
 #ifndef PG_POINTWISE_MVE_H
 #define PG_POINTWISE_MVE_H
 
 #include "pg_conv_mve.h"
+#include "pg_window.h"
 
 typedef struct {
     const uint32_t *stream; /* weights, start values and multipliers in reading order */
@@ -17,5 +18,47 @@ typedef struct {
     int32_t pitch;   /* bytes of an operand's pixel */
     int32_t operand; /* pixels that are copied at once, a multiple of the block's */
 } pg_pointwise_mve_params;
+
+/* Every output of count pixels, a copy of a few of them after the other, so that y may be x where its pixels
+ * are no longer. The last pixels are computed together with as many before them as a block takes: these are
+ * set aside first. Scratch: two operands, one of p->operand pixels and one of a block's, and 16 bytes that
+ * may be read. */
+PG_INLINE void pg_pointwise_mve_pixels(const pg_pointwise_mve_params *p, pg_conv_mve_run *run, const void *x,
+                                       const int8_t *residual, void *y, void *scratch, int32_t count) {
+    const int32_t pixels = p->block.pixels;
+    const bool x_wide = p->block.x_wide;
+    const bool y_wide = p->block.y_wide;
+    const int32_t bytes = x_wide ? 2 * p->inputs : p->inputs;
+    int8_t *rest = (int8_t *)scratch + p->operand * p->pitch;
+    const void *operand[1] = {scratch};
+    const int32_t whole = count - count % pixels;
+    const int32_t last = count - pixels;
+    if (whole < count) {
+        pg_conv_mve_pixels(rest, pg_at(x, last * p->inputs, x_wide), pixels, bytes, p->pitch, bytes);
+    }
+    for (int32_t at = 0; at < whole; at += p->operand) {
+        const int32_t now = whole - at < p->operand ? whole - at : p->operand;
+        pg_conv_mve_pixels(scratch, pg_at(x, at * p->inputs, x_wide), now, bytes, p->pitch, bytes);
+        run(operand, p->stream, pg_at_mutable(y, at * p->outputs, y_wide), &p->block, now / pixels,
+            pg_conv_mve_residual(residual, at * p->outputs));
+    }
+    if (whole < count) {
+        operand[0] = rest;
+        run(operand, p->stream, pg_at_mutable(y, last * p->outputs, y_wide), &p->block, 1,
+            pg_conv_mve_residual(residual, last * p->outputs));
+    }
+}
+
+PG_KERNEL void pg_pointwise_mve(const pg_pointwise_mve_params *p, pg_conv_mve_run *run, const void *x,
+                                const int8_t *residual, void *y, void *scratch) {
+    pg_pointwise_mve_pixels(p, run, x, residual, y, scratch, p->pixels);
+}
+
+/* One row of a streamed segment: rows holds one pointer to a row of x's type. */
+PG_KERNEL void pg_pointwise_mve_row(const pg_pointwise_mve_params *p, pg_conv_mve_run *run, const void *rows,
+                                    void *y, void *scratch) {
+    const void *row = pg_window_streamed_row(rows, 0, p->block.x_wide);
+    pg_pointwise_mve_pixels(p, run, row, NULL, y, scratch, p->row_pixels);
+}
 
 #endif /* PG_POINTWISE_MVE_H */

@@ -152,20 +152,20 @@ def test_drawn_geometries_on_the_core(tmp_path_factory: pytest.TempPathFactory, 
 
 # Instructions per product, whole layers, -O2.
 FIGURES: Mapping[str, tuple[Sample, str, float]] = {
-    "3x3 32x32x16->16": (sample("a", (32, 32, 16), 16, (3, 3), conv(padding=SAME)), "conv2d_mve", 0.117),
-    "3x3 16x16x32->32": (sample("b", (16, 16, 32), 32, (3, 3), conv(padding=SAME)), "conv2d_mve", 0.1055),
-    "3x3 8x8x64->64": (sample("c", (8, 8, 64), 64, (3, 3), conv(padding=SAME)), "conv2d_mve", 0.1),
+    "3x3 32x32x16->16": (sample("a", (32, 32, 16), 16, (3, 3), conv(padding=SAME)), "conv2d_mve", 0.1175),
+    "3x3 16x16x32->32": (sample("b", (16, 16, 32), 32, (3, 3), conv(padding=SAME)), "conv2d_mve", 0.1105),
+    "3x3 8x8x64->64": (sample("c", (8, 8, 64), 64, (3, 3), conv(padding=SAME)), "conv2d_mve", 0.1025),
     "3x3 s2 32x32x16->32": (sample("d", (32, 32, 16), 32, (3, 3), conv((2, 2), (0, 1, 0, 1))), "conv2d_mve", 0.126),
-    "3x3 s2 16x16x32->64": (sample("e", (16, 16, 32), 64, (3, 3), conv((2, 2), (0, 1, 0, 1))), "conv2d_mve", 0.1145),
-    "stem 3x3x3->16": (sample("f", (32, 32, 3), 16, (3, 3), conv(padding=SAME)), "conv2d_mve_gathered", 0.251),
+    "3x3 s2 16x16x32->64": (sample("e", (16, 16, 32), 64, (3, 3), conv((2, 2), (0, 1, 0, 1))), "conv2d_mve", 0.119),
+    "stem 3x3x3->16": (sample("f", (32, 32, 3), 16, (3, 3), conv(padding=SAME)), "conv2d_mve_gathered", 0.253),
     "stem 10x4x1->64": (
         sample("h", (49, 10, 1), 64, (10, 4), conv((2, 2), (4, 5, 1, 1))),
         "conv2d_mve_gathered",
-        0.223,
+        0.227,
     ),
-    "1x1 125x64->64": (sample("i", (25, 5, 64), 64, (1, 1), conv()), "pointwise_mve", 0.1505),
-    "1x1 576x8->16": (sample("j", (24, 24, 8), 16, (1, 1), conv()), "pointwise_mve", 0.527),
-    "1x1 9x128->256": (sample("k", (3, 3, 128), 256, (1, 1), conv()), "pointwise_mve", 0.139),
+    "1x1 125x64->64": (sample("i", (25, 5, 64), 64, (1, 1), conv()), "pointwise_mve", 0.1515),
+    "1x1 576x8->16": (sample("j", (24, 24, 8), 16, (1, 1), conv()), "pointwise_mve", 0.53),
+    "1x1 9x128->256": (sample("k", (3, 3, 128), 256, (1, 1), conv()), "pointwise_mve", 0.1395),
 }
 
 

@@ -127,12 +127,12 @@ def test_drawn_geometries(target: str, tmp_path_factory: pytest.TempPathFactory,
 
 # Instructions per product, whole layers, -O2.
 FIGURES: Mapping[str, tuple[Sample, float]] = {
-    "25x5x64": (depthwise("a", (25, 5, 64)), 0.53),
-    "24x24x32": (depthwise("b", (24, 24, 32)), 0.46),
-    "12x12x64": (depthwise("c", (12, 12, 64)), 0.51),
+    "25x5x64": (depthwise("a", (25, 5, 64)), 0.535),
+    "24x24x32": (depthwise("b", (24, 24, 32)), 0.465),
+    "12x12x64": (depthwise("c", (12, 12, 64)), 0.52),
     "6x6x128": (depthwise("d", (6, 6, 128)), 0.64),
-    "48x48x16 s2": (depthwise("e", (48, 48, 16), stride=(2, 2), padding=(0, 1, 0, 1)), 0.79),
-    "24x24x32 s2": (depthwise("f", (24, 24, 32), stride=(2, 2), padding=(0, 1, 0, 1)), 0.86),
+    "48x48x16 s2": (depthwise("e", (48, 48, 16), stride=(2, 2), padding=(0, 1, 0, 1)), 0.8),
+    "24x24x32 s2": (depthwise("f", (24, 24, 32), stride=(2, 2), padding=(0, 1, 0, 1)), 0.885),
 }
 
 
