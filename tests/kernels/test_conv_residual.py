@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 
 from projgen import kernels, ops
 from projgen.ir.attrs import Conv2d
-from projgen.ir.types import DType
+from projgen.ir.types import DType, Quant, TensorType
 from projgen.kernels.conv_dsp_layouts import MatrixStream
 from projgen.kernels.conv_dsp_winograd_layouts import Winograd2dStream
 from projgen.kernels.packed import NATURAL, WIDENED
 from projgen.kernels.record import KernelChoice, Layout
+from projgen.ops import conv
 from projgen.ops.conv_residual import sample
+from projgen.ops.elementwise import binary_sample
 from projgen.ops.record import Sample
-from tests.kernels.single_node import build, choice_of, differing, extreme
+from tests.kernels.single_node import build, choice_of, chosen, differing, extreme, instructions
 
 KERNELS = tuple(k.name for k in kernels.registry() if k.op == "conv2d_residual")
 SAME = Conv2d(padding=(1, 1, 1, 1))
@@ -101,6 +103,26 @@ def geometries(draw: st.DrawFn) -> Sample:
 def test_drawn_geometries(target: str, tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]) -> None:
     todo = work(samples, target, least=1)  # more than the portable kernel
     assert differing(build(todo, target, tmp_path_factory.mktemp("drawn")), [s for s, _ in todo]) == {}
+
+
+@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
+@pytest.mark.parametrize(
+    ("shape", "outputs", "kernel"),
+    [((16, 16, 16), 16, (3, 3)), ((8, 8, 32), 32, (3, 3)), ((10, 9, 24), 48, (1, 1)), ((6, 6, 128), 16, (3, 3))],
+)
+def test_a_sum_in_the_accumulator_is_faster_than_beside_it(
+    target: str, shape: tuple[int, int, int], outputs: int, kernel: tuple[int, int], tmp_path: Path
+) -> None:
+    attrs = SAME if kernel == (3, 3) else Conv2d()
+    both = sample("sum", shape, outputs, kernel, attrs)
+    alone = conv.sample("alone", shape, outputs, kernel, attrs)
+    maps = [TensorType((*shape[:2], outputs), DType.INT8, Quant(s, z)) for s, z in ((0.03, 4), (0.05, -3))]
+    add = binary_sample("add", "add", maps[0], maps[1], Quant(0.06, 0))
+    samples = [both, alone, add]
+    image = build([(s, chosen(s, target)) for s in samples], target, tmp_path)
+    one, first, second = instructions(image, samples)
+    assert one < first + second
+    assert chosen(both, target).instructions == pytest.approx(one, rel=0.1)
 
 
 @settings(max_examples=30, deadline=None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from projgen import ops
-from projgen.ops import conv, elementwise, linear, pool, shape, softmax
+from projgen.ops import conv, conv_residual, elementwise, linear, pool, shape, softmax
 from projgen.quant import fixed
 from tests.ops.checks import check
 
@@ -106,6 +106,10 @@ def pad_with_zero(node: Any, args: Any) -> Any:
     return np.pad(args["x"].astype(np.int64), ((0, 0), *node.attrs.amounts))
 
 
+def residual_with_one_factor(node: Any, args: Any) -> Any:
+    return conv_residual.integer(node, {**args, "f": np.full_like(args["f"], args["f"][0])})
+
+
 def move(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda node, args: function(node.attrs, args).astype(np.int64)
 
@@ -125,6 +129,9 @@ MUTANTS: dict[str, tuple[str, str, Any]] = {
     "conv: output zero point": ("conv2d", "projgen.ops.conv.rescale", off_by_one),
     "conv: kernel upside down": ("conv2d", "projgen.ops.conv.correlate", reversed_weights),
     "conv: dilation swapped": ("conv2d", "projgen.ops.conv.correlate", swapped_stride),
+    "residual: one factor for all": ("conv2d_residual", "integer", residual_with_one_factor),
+    "residual: padding of 0": ("conv2d_residual", "projgen.ops.conv.pad_hw", zero_padding),
+    "residual: floor instead of rounding": ("conv2d_residual", "projgen.ops.linear.requantise", rounded(0)),
     "max pool: padding of 0": ("max_pool2d", "projgen.ops.pool.pad_hw", zero_padding),
     "average pool: ties rounded down": ("avg_pool2d", "projgen.ops.pool.requantise", rounded(2**31 - 1)),
     "average pool: padding on the other side": ("avg_pool2d", "projgen.ops.pool.pad_hw", shifted_padding),
