@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,6 +18,7 @@ from projgen.schedule.verify import verify
 from projgen.targets import Target
 
 _LONGEST: Final = 6  # nodes of the parts of a chain that are tried
+_SLOWEST: Final = 2.5  # times the instructions that less scratch may cost
 
 
 def schedule(graph: Graph, target: Target, options: CompileOptions, overrides: Overrides | None = None) -> Schedule:
@@ -76,16 +77,29 @@ def _smallest(graph: Graph, target: Target, options: CompileOptions) -> Schedule
             break
         best, overrides = smallest
     streamed = {n for chain in overrides.streamed for n in chain}
-    for node in nodes:
-        for choice in able[node.name]:
-            held = overrides.kernels[node.name]
-            if node.name in streamed or choice.scratch_bytes >= held.scratch_bytes:
+    return _leaner(best, overrides, lambda o: _planned(graph, target, options, o), able, streamed)
+
+
+def _leaner(
+    start: Schedule,
+    overrides: Overrides,
+    planned: Callable[[Overrides], Schedule],
+    able: Mapping[str, Sequence[KernelChoice]],
+    streamed: set[str],
+) -> Schedule:
+    """The schedule with kernels of less scratch where they shrink RAM, be it only several of them together."""
+    best, start_of = start, overrides.kernels
+    for name in able:
+        for choice in able[name]:
+            held = overrides.kernels[name]
+            slow = choice.instructions > _SLOWEST * start_of[name].instructions
+            if name in streamed or slow or choice.scratch_bytes >= held.scratch_bytes:
                 continue
-            trial = replace(overrides, kernels={**overrides.kernels, node.name: choice})
-            found = _planned(graph, target, options, trial)
-            if _size(found) < _size(best):
+            trial = replace(overrides, kernels={**overrides.kernels, name: choice})
+            found = planned(trial)
+            if (_size(found), _at_the_end(found)) < (_size(best), _at_the_end(best)):
                 best, overrides = found, trial
-    return best
+    return best if _size(best) < _size(start) else start
 
 
 def _parts(chains: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
@@ -95,6 +109,13 @@ def _parts(chains: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
             for start in range(len(chain) - size + 1):
                 yield chain[start : start + size]
         yield chain
+
+
+def _at_the_end(s: Schedule) -> int:
+    """Segments during which the last byte of the arena is in use: each of them keeps it from shrinking."""
+    buffers = (*s.plan.buffers, *s.plan.inputs)
+    ends = [max((b.offset + b.bytes for b in buffers if b.first <= x.index <= b.last), default=0) for x in s.segments]
+    return ends.count(max(ends))
 
 
 def _fullest(s: Schedule) -> set[str]:
