@@ -50,7 +50,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     residual = "residual" in node.inputs
     has_row = width >= pixels and not residual
     struct = "pg_pointwise_mve_params"
-    call = _call(function, "pg_pointwise_mve", struct, g, (made.block,), residual=int(residual), row=int(has_row))
+    call = call_of(function, "pg_pointwise_mve", struct, g, (made.block,), residual=int(residual), row=int(has_row))
     whole, rest = total // pixels, total % pixels > 0
     calls = -(-whole * pixels // operand) + 2 * rest
     shrinks = outputs * g.y.dtype.bytes <= inputs * itemsize
@@ -120,8 +120,8 @@ class Ring:
         return (self.pitch, self.line, self.count, self.columns)
 
 
-def ring(g: Geometry, pitch: int) -> Ring:
-    """The lines of a convolution with pixels of ``pitch`` bytes."""
+def ring(g: Geometry, pitch: int, channels: int) -> Ring:
+    """The lines of a convolution with pixels of ``pitch`` bytes, ``channels`` of which are loaded at once."""
     (in_h, in_w, _), (out_h, out_w, _) = g.x.step_shape, g.y.step_shape
     top, left, stride = g.attrs.padding[0], g.attrs.padding[2], g.attrs.stride
     count, width = ((g.w[1 + i] - 1) * g.attrs.dilation[i] + 1 for i in range(2))
@@ -130,20 +130,19 @@ def ring(g: Geometry, pitch: int) -> Ring:
     line = -(-width * pitch // 4) * 4
     touched = {oy * stride[0] + i for oy in range(out_h) for i in range(count)}
     inside = sum(0 <= row - top < in_h for row in touched)
-    loads = copied(columns, g.w[3], g.x.dtype.bytes, pitch) + 42
+    loads = copied(columns, channels, g.x.dtype.bytes, pitch) + 42
     filled = count * line / 8 + 15 + inside * loads + (len(touched) - inside) * (columns * pitch / 8 + 40)
     return Ring(pitch, line, count, columns, filled)
 
 
 def overwrites(g: Geometry) -> bool:
-    """Whether each output row may be written over the input map once the lines under it are loaded."""
+    """Whether each output row may be written over the input map once the lines under it are loaded, all channels at
+    once."""
     (in_h, in_w, in_c), (out_h, out_w, out_c) = g.x.step_shape, g.y.step_shape
     in_row, out_row = in_w * in_c * g.x.dtype.bytes, out_w * out_c * g.y.dtype.bytes
     span = (g.w[1] - 1) * g.attrs.dilation[0] + 1
     loaded = (max(0, oy * g.attrs.stride[0] - g.attrs.padding[0] + span) for oy in range(out_h))
-    return g.attrs.groups == 1 and all(
-        rows >= in_h or (oy + 1) * out_row <= rows * in_row for oy, rows in enumerate(loaded)
-    )
+    return all(rows >= in_h or (oy + 1) * out_row <= rows * in_row for oy, rows in enumerate(loaded))
 
 
 def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
@@ -153,7 +152,7 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
     height, width, _ = g.y.step_shape
     _, kernel_h, kernel_w, inputs = g.w
     itemsize, pixels = g.x.dtype.bytes, _pixels(width, width)
-    lines = ring(g, word_pitch(inputs, itemsize))
+    lines = ring(g, word_pitch(inputs, itemsize), inputs)
     vectors = -(-inputs * itemsize // 16)
     walk = blocks.lines(kernel_h, kernel_w, g.attrs.stride[1], g.attrs.dilation[1], pixels, lines.pitch, vectors)
     made = blocks.make(graph, node, g, walk, flat=False)
@@ -162,7 +161,7 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
     function = made.block.function.replace("pg_conv_mve_", "pg_conv2d_mve_")
     residual, outputs = "residual" in node.inputs, g.w[0] // g.attrs.groups
     struct = "pg_conv2d_mve_params"
-    call = _call(function, "pg_conv2d_mve", struct, g, (made.block,), residual=int(residual), row=int(not residual))
+    call = call_of(function, "pg_conv2d_mve", struct, g, (made.block,), residual=int(residual), row=int(not residual))
     per_row = -(-width // pixels) * made.per_block + (2 if width % pixels else 1) * (35 + 4 * kernel_h)
     per_row += 45 + 9 * kernel_h
     return KernelChoice(
@@ -175,7 +174,11 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
         blocks=(made.block, call),
         instructions=g.attrs.groups * (height * per_row + lines.filled) + 90,
         scratch_bytes=lines.bytes + SLACK,
-        in_place=_in_place(node, overwrites(g), whole=width % pixels == 0 and (outputs % 2 == 0 or outputs == 1)),
+        in_place=_in_place(
+            node,
+            g.attrs.groups == 1 and overwrites(g),
+            whole=width % pixels == 0 and (outputs % 2 == 0 or outputs == 1),
+        ),
         row_function="" if residual else f"{function}_row",
     )
 
@@ -193,7 +196,7 @@ def _fields(node: Node, g: Geometry, made: blocks.Made, lines: Ring, operand: in
     }
 
 
-def _call(function: str, driver: str, struct: str, g: Geometry, used: tuple[Block, ...], **flags: int) -> Block:
+def call_of(function: str, driver: str, struct: str, g: Geometry, used: tuple[Block, ...], **flags: int) -> Block:
     """The function that gives a driver its blocks.
 
     Args:
@@ -228,7 +231,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     made = blocks.make(graph, node, g, blocks.lines(1, 1, 1, 1, pixels, pitch, vectors), flat=True)
     if made is None or not blocks.fits(node, g):
         return None
-    lines, step = ring(g, inputs * itemsize), g.attrs.stride[1] * inputs * itemsize
+    lines, step = ring(g, inputs * itemsize, inputs), g.attrs.stride[1] * inputs * itemsize
     operand = pixels * max(1, min(total // pixels, OPERAND // (pixels * pitch)))
     gather = f"pg_conv_mve_gather_{kernel_h}x{row_bytes}_{step}_{pitch}"
     window: blocks.Parameters = {
@@ -242,7 +245,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     gathering = Block("conv_mve_gather.h.j2", gather, tuple(window.items()))
     struct, has_row = "pg_conv2d_mve_params", width >= pixels
     used = (made.block, gathering)
-    call = _call(function, "pg_conv2d_mve_gathered", struct, g, used, residual=0, row=int(has_row))
+    call = call_of(function, "pg_conv2d_mve_gathered", struct, g, used, residual=0, row=int(has_row))
     calls = -(-total // operand)
     held = kernel_h <= 6  # row pointers in registers
     per_window = kernel_h * (2 * max(1, chunks) + (0 if held else 2 if chunks else 1)) + 3

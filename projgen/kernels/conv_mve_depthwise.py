@@ -6,18 +6,19 @@ from dataclasses import dataclass
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.conv import Geometry, geometry
-from projgen.kernels.conv_mve_layouts import PatchStream
+from projgen.kernels.conv import Geometry, geometry, window_field
+from projgen.kernels.conv_mve import SLACK, call_of, overwrites, ring
+from projgen.kernels.conv_mve_block import Parameters, fits
+from projgen.kernels.conv_mve_layouts import LaneStream, PatchStream
 from projgen.kernels.layouts import table
-from projgen.kernels.linear import matrix_numerics
+from projgen.kernels.linear import SUFFIX, matrix_numerics
 from projgen.kernels.record import Block, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
 _WORDS = 64  # bytes of one position's words
 _LARGEST = (1 << 16) - 1  # offset of an output
 _REACH = 508  # bytes that a gather's base moves
-
-Parameters = dict[str, int | str | tuple[int, ...]]
+UNROLLED_TAPS = 128  # of a kernel, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,23 +174,15 @@ def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     main = walk.block(walk.columns)
     last = walk.block(1) if walk.aside.outputs % walk.columns else main
     function = main.function.replace("pg_depthwise_mve_", "pg_depthwise_mve_strips_")
-    call: Parameters = {
-        "function": function,
-        "driver": "pg_depthwise_mve",
-        "struct": "pg_depthwise_mve_params",
-        "blocks": f"{main.function}, {last.function}",
-        "x": "int8_t",
-        "y": "int8_t",
-        "residual": 0,
-        "row": 0,
-    }
+    struct = "pg_depthwise_mve_params"
+    call = call_of(function, "pg_depthwise_mve", struct, g, (main, last), residual=0, row=0)
     layout = PatchStream(g.w, walk.across)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     blocks = [main, *([last] if last is not main else [])]
     return KernelChoice(
         kernel="depthwise_mve",
         function=function,
-        struct="pg_depthwise_mve_params",
+        struct=struct,
         fields={
             "stream": TableRef("stream"),
             "along": walk.along.field,
@@ -205,11 +198,76 @@ def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         },
         tables=(table("stream", layout, constants, "weights, bias and halved multiplier of each channel"),),
         sources=("pg_depthwise_mve.h",),
-        blocks=(*blocks, Block("conv_mve_call.h.j2", function, tuple(call.items()))),
+        blocks=(*blocks, call),
         instructions=walk.instructions(channels),
         scratch_bytes=16 + (2 if ahead else 1) * walk.words,
         in_place=frozenset({"x"} if ahead else ()),
     )
 
 
-KERNELS = (KernelDef("depthwise_mve", "conv2d", frozenset({"mve"}), _strips),)
+def _any(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+    g, requant = geometry(graph, node), matrix_numerics(node).requant
+    channels, itemsize, size = g.x.step_shape[2], g.x.dtype.bytes, g.y.dtype.bytes
+    outputs, kernel_h, kernel_w, _ = g.w
+    step = g.attrs.dilation[1] * channels * itemsize
+    if not g.is_depthwise or g.attrs.groups != channels or not fits(node, g):
+        return None
+    if max(step, outputs) > 4095 or kernel_h * kernel_w > UNROLLED_TAPS:
+        return None
+    lines = ring(g, channels * itemsize, channels)
+    clamped = (requant.low, requant.high) != (g.y.dtype.low, g.y.dtype.high)
+    variant = f"{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}_{kernel_h}x{kernel_w}_{outputs}_of_{channels}_{step}"
+    variant += (f"_shift{requant.shift}" if requant.shift else "") + ("_clamped" if clamped else "")
+    parameters: Parameters = {
+        "function": f"pg_depthwise_mve_any_{variant}",
+        "kernel_h": kernel_h,
+        "kernel_w": kernel_w,
+        "step": step,
+        "outputs": outputs,
+        "channels": channels,
+        "wide_x": int(itemsize == 2),
+        "wide_y": int(size == 2),
+        "shift": requant.shift,
+        "clamped": int(clamped),
+    }
+    block = Block("depthwise_mve_any.h.j2", f"pg_depthwise_mve_any_{variant}", tuple(parameters.items()))
+    function, struct = f"pg_depthwise_mve_lanes_{variant}", "pg_conv2d_mve_params"
+    call = call_of(function, "pg_conv2d_mve", struct, g, (block,), residual=0, row=1)
+    several = outputs != channels
+    per_tap = 4 if step <= 127 and not several else 5
+    per_quad = 15 + kernel_h * (3 + per_tap * kernel_w) + (1 if requant.shift else 0) + (4 if clamped else 0)
+    per_pixel = -(-outputs // 4) * per_quad + 9 + 3 * kernel_h
+    height, width, _ = g.y.step_shape
+    layout = LaneStream(g.w, channels, itemsize)
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    return KernelChoice(
+        kernel="depthwise_mve_any",
+        function=function,
+        struct=struct,
+        fields={
+            "stream": TableRef("stream"),
+            "block": (
+                *(outputs * size, requant.zero_point, requant.low, requant.high, 0, 0, 0, 0),
+                *(g.attrs.stride[1] * channels * itemsize, 0, 1, int(itemsize == 2), int(size == 2)),
+            ),
+            "window": window_field(g, matrix_numerics(node).input_zero_point),
+            "lines": lines.field,
+            "groups": 1,
+            "group_words": 0,
+            "operand": 0,
+            "pitch": 0,
+        },
+        tables=(table("stream", layout, constants, "bias, weights and halved multipliers of four outputs"),),
+        sources=("pg_conv2d_mve.h",),
+        blocks=(block, call),
+        instructions=height * (width * per_pixel + 100 + 9 * kernel_h) + lines.filled + 90,
+        scratch_bytes=lines.bytes + SLACK,
+        in_place=frozenset({"x"} if overwrites(g) else ()),
+        row_function=f"{function}_row",
+    )
+
+
+KERNELS = (
+    KernelDef("depthwise_mve", "conv2d", frozenset({"mve"}), _strips),
+    KernelDef("depthwise_mve_any", "conv2d", frozenset({"mve"}), _any),
+)

@@ -118,3 +118,38 @@ class PatchStream:
         w = np.ascontiguousarray((w.transpose(0, 2, 1) if self.across else w)[:, :kh, :kw])
         ends = np.ascontiguousarray(rows[:, 4:]).view(np.int32)
         return {"w": w.reshape(self.shape), "b": ends[:, 0].copy(), "m": 2 * ends[:, 1]}
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStream:
+    """Depthwise w (O, KH, KW, 1), b, m as words, four outputs at a time.
+
+    Per four outputs: their b; where outputs are more than ``channels``, the bytes from a pixel to their channels of
+    ``itemsize``, 16 bits each; per tap their weights; their m / 2. Outputs beyond O hold 0.
+    """
+
+    shape: tuple[int, int, int, int]
+    channels: int
+    itemsize: int
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        o, kh, kw, _ = self.shape
+        quads = -(-o // 4)
+        w = np.zeros((4 * quads, kh * kw), np.int8)
+        w[:o] = np.asarray(constants["w"]).reshape(o, -1)
+        b, m = (np.zeros(4 * quads, np.int32) for _ in range(2))
+        b[:o], m[:o] = constants["b"], np.asarray(constants["m"]) >> 1
+        parts = [words(b.reshape(quads, 4)), words(w.reshape(quads, 4, -1).transpose(0, 2, 1))[..., 0]]
+        if o != self.channels:
+            places = np.zeros(4 * quads, np.uint16)
+            places[:o] = np.arange(o) // (o // self.channels) * self.itemsize
+            parts.insert(1, words(places.reshape(quads, 4)))
+        return np.concatenate([*parts, words(m.reshape(quads, 4))], axis=1).reshape(-1)
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        o, kh, kw, _ = self.shape
+        rows = table.astype(np.uint32).reshape(-(-o // 4), -1)
+        body = np.ascontiguousarray(rows[:, -4 - kh * kw : -4]).astype("<u4").view(np.int8)
+        w = body.reshape(-1, kh * kw, 4).transpose(0, 2, 1).reshape(-1, kh * kw)[:o]
+        b, m = (np.ascontiguousarray(part).view(np.int32).reshape(-1)[:o] for part in (rows[:, :4], rows[:, -4:]))
+        return {"w": np.ascontiguousarray(w).reshape(self.shape), "b": b, "m": 2 * m}

@@ -12,7 +12,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from projgen.ir.attrs import Activation
-from projgen.kernels.conv_mve_layouts import PatchStream
+from projgen.ir.types import DType
+from projgen.kernels.conv_mve_layouts import LaneStream, PatchStream
 from projgen.kernels.record import KernelChoice
 from projgen.ops.conv import conv, sample
 from projgen.ops.record import Sample
@@ -20,7 +21,7 @@ from tests.kernels.single_node import build, choice_of, chosen, differing, extre
 
 TARGET = "cortex-m55"
 SAME = (1, 1, 1, 1)
-KERNELS = ("depthwise_mve",)
+KERNELS = ("depthwise_mve", "depthwise_mve_any")
 GENERATED = (Phase.explicit, Phase.reuse, Phase.generate)  # an example is an image: shrinking would take minutes
 
 
@@ -59,6 +60,17 @@ def hard() -> list[Sample]:
         depthwise("no_padding", (6, 7, 33), padding=(0, 0, 0, 0)),
         depthwise("shifted", (5, 6, 4), y_scale=2.0**-11),
         depthwise("shifted_high", (7, 1, 4), y_scale=2.0**-11),
+        depthwise("kernel_5x5", (9, 8, 20), (5, 5), padding=(2, 2, 2, 2)),
+        depthwise("kernel_7x7", (11, 9, 5), (7, 7), (2, 2), (3, 3, 3, 3), activation="relu6"),
+        depthwise("kernel_3x5_dilated", (13, 12, 6), (3, 5), padding=(3, 3, 4, 4), dilation=(3, 2)),
+        depthwise("kernel_3x5_shifted", (6, 7, 4), (3, 5), y_scale=2.0**-11),
+        depthwise("far_columns", (4, 4, 200)),
+        sample("twice", (5, 6, 4), 8, (3, 3), conv(padding=SAME, groups=4)),
+        sample("thrice", (4, 6, 3), 9, (2, 3), conv((2, 1), groups=3)),
+        sample("int16", (4, 5, 4), 4, (3, 3), conv(padding=SAME, groups=4), x=DType.INT16, y=DType.INT16),
+        sample("from_int16", (4, 5, 7), 7, (3, 3), conv(padding=SAME, groups=7, activation="relu"), x=DType.INT16),
+        sample("from_int16_twice", (4, 5, 3), 6, (3, 3), conv(padding=SAME, groups=3), x=DType.INT16),
+        sample("to_int16", (4, 5, 9), 9, (1, 9), conv(padding=(0, 0, 8, 0), groups=9), y=DType.INT16),
         extreme(depthwise("extreme", (5, 6, 4), x_zero=-128, saturating=True)),
     ]
 
@@ -83,7 +95,7 @@ def test_bytes_with_compilers(compiler: str, optimise: str, tmp_path: Path) -> N
 
 
 def test_every_access_is_aligned(tmp_path: Path) -> None:
-    todo = work(hard()[-14:])
+    todo = work(hard()[-25:])
     samples = [s for s, _ in todo]
     assert len(instructions(build(todo, TARGET, tmp_path), samples)) == len(samples)
 
@@ -96,7 +108,7 @@ def test_plain_c_under_sanitizers(tmp_path: Path) -> None:
 
 @st.composite
 def geometries(draw: st.DrawFn) -> Sample:
-    kernel = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
+    kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
     stride, dilation = (draw(st.tuples(st.integers(1, 2), st.integers(1, 2))) for _ in range(2))
     padding = (draw(st.integers(0, 3)), draw(st.integers(0, 3)), draw(st.integers(0, 3)), draw(st.integers(0, 3)))
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
@@ -155,6 +167,9 @@ def test_where_outputs_may_lie_over_the_input() -> None:
     assert overwritten(depthwise("same", (8, 6, 8)))
     assert not overwritten(depthwise("smaller", (8, 6, 8), padding=(0, 0, 0, 0)))
     assert not overwritten(depthwise("half", (8, 6, 8), stride=(2, 2)))
+    wider = choice_of(sample("wider", (8, 6, 8), 16, (3, 3), conv(padding=SAME, groups=8)), "depthwise_mve_any", TARGET)
+    assert wider is not None
+    assert not wider.in_place
 
 
 @settings(max_examples=60, deadline=None)
@@ -185,3 +200,24 @@ def test_stream_is_in_the_documented_order() -> None:
     }
     assert PatchStream(w.shape, False).pack(constants).tolist() == [0x030201, 0x060504, 0, 0, 0xFFFFFFFF, 4]
     assert PatchStream(w.shape, True).pack(constants).tolist() == [0x0401, 0x0502, 0x0603, 0, 0xFFFFFFFF, 4]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 5), st.just(1)),
+    multiplier=st.integers(1, 3),
+    itemsize=st.sampled_from([1, 2]),
+    seed=st.integers(0, 1 << 30),
+)
+def test_lanes_hold_the_constants(shape: tuple[int, int, int, int], multiplier: int, itemsize: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    full = (shape[0] * multiplier, *shape[1:])
+    constants: dict[str, npt.NDArray[np.generic]] = {
+        "w": rng.integers(-127, 128, full).astype(np.int8),
+        "b": rng.integers(-(1 << 30), 1 << 30, full[0]).astype(np.int32),
+        "m": (rng.integers(0, 1 << 29, full[0]) * 4).astype(np.int32),
+    }
+    layout = LaneStream(full, shape[0], itemsize)
+    table = layout.pack(constants)
+    assert len(table) == -(-full[0] // 4) * (8 + shape[1] * shape[2] + (2 if multiplier > 1 else 0))
+    assert all(np.array_equal(a, constants[role]) for role, a in layout.unpack(table).items())
