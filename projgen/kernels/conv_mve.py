@@ -49,6 +49,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     function = f"pg_pointwise_mve_{made.variant}_v{vectors}_p{pixels}_b{pitch}"
     residual = "residual" in node.inputs
     has_row = width >= pixels and not residual
+    function += "" if has_row or residual else "_map"
     struct = "pg_pointwise_mve_params"
     call = call_of(function, "pg_pointwise_mve", struct, g, (made.block,), residual=int(residual), row=int(has_row))
     whole, rest = total // pixels, total % pixels > 0
@@ -244,6 +245,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     function = f"pg_conv2d_mve_{made.variant}_{kernel_h}x{row_bytes}_{step}_p{pixels}_b{pitch}"
     gathering = Block("conv_mve_gather.h.j2", gather, tuple(window.items()))
     struct, has_row = "pg_conv2d_mve_params", width >= pixels
+    function += "" if has_row else "_map"
     used = (made.block, gathering)
     call = call_of(function, "pg_conv2d_mve_gathered", struct, g, used, residual=0, row=int(has_row))
     calls = -(-total // operand)

@@ -174,6 +174,7 @@ def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     main = walk.block(walk.columns)
     last = walk.block(1) if walk.aside.outputs % walk.columns else main
     function = main.function.replace("pg_depthwise_mve_", "pg_depthwise_mve_strips_")
+    function += "" if last is main else "_and_c1"
     struct = "pg_depthwise_mve_params"
     call = call_of(function, "pg_depthwise_mve", struct, g, (main, last), residual=0, row=0)
     layout = PatchStream(g.w, walk.across)

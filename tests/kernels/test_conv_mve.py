@@ -12,6 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from projgen.ir.interpreter import trace_integer
 from projgen.ir.numerics import MatrixNumerics
 from projgen.ir.types import DType
 from projgen.kernels.conv_mve_block import lines
@@ -19,6 +20,7 @@ from projgen.kernels.conv_mve_layouts import TapStream
 from projgen.kernels.record import KernelChoice
 from projgen.ops.conv import conv, sample
 from projgen.ops.record import Sample
+from tests.kernels.rig import TRAPS, Case, Library
 from tests.kernels.single_node import build, choice_of, chosen, differing, extreme, instructions
 
 TARGET = "cortex-m55"
@@ -92,6 +94,16 @@ def test_every_access_is_aligned(tmp_path: Path) -> None:
     todo = work(hard())
     samples = [s for s, _ in todo]
     assert len(instructions(build(todo, TARGET, tmp_path), samples)) == len(samples)
+
+
+def test_rows_and_guarded_buffers_in_plain_c(tmp_path: Path) -> None:
+    """Whole maps and, row by row, streamed ones; nothing is written beside the output and the scratch."""
+    cases = []
+    for s, choice in work(hard()):
+        *_, (node, args, expected) = trace_integer(s.graph, s.inputs)
+        cases.append(Case(s, node, choice, (np.ascontiguousarray(args["x"]),), np.asarray(expected)))
+    assert sum(bool(case.choice.row_function) for case in cases) > 40
+    assert Library(cases, tmp_path, ("gcc", "-O1", *TRAPS["gcc"])).check() > 10000
 
 
 def test_plain_c_under_sanitizers(tmp_path: Path) -> None:
