@@ -90,12 +90,6 @@ def test_bytes_with_compilers(compiler: str, optimise: str, tmp_path: Path) -> N
     assert differing(image, [s for s, _ in todo]) == {}
 
 
-def test_every_access_is_aligned(tmp_path: Path) -> None:
-    todo = work(hard())
-    samples = [s for s, _ in todo]
-    assert len(instructions(build(todo, TARGET, tmp_path), samples)) == len(samples)
-
-
 def test_rows_and_guarded_buffers_in_plain_c(tmp_path: Path) -> None:
     """Whole maps and, row by row, streamed ones; nothing is written beside the output and the scratch."""
     cases = []
