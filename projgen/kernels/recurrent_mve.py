@@ -21,8 +21,9 @@ Array = npt.NDArray[np.generic]
 Ints = npt.NDArray[np.int64]
 
 _UNROLL: Final = 8  # vectors of columns in a loop's body, at most
-_UNROLL_GATES: Final = 3  # vectors of a gate, at most, where the code of all gates is emitted one by one
+_UNROLL_GATES: Final = 8  # vectors of a gate, at most, where the code of all gates is emitted one by one
 _HIGHEST_PLACE: Final = 4095  # of an operand, an immediate
+_HIGHEST_OFFSET: Final = 508  # of a vector load, an immediate
 _TWO_VECTORS: Final = [0, 2, 4, 6, 1, 3, 5, 7]  # order of eight rows in two vectors of accumulators
 
 
@@ -313,7 +314,9 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
     if not (isinstance(attrs, Lstm) and isinstance(numerics, LstmNumerics)):
         raise TypeError(f"node {node.name!r} is no LSTM")
     at = place(graph, node)
-    unrolled = all(s.loops == 1 for s in at.both) and sum(s.vectors for s in at.both) <= _UNROLL_GATES
+    reach = max(s.end for s in at.both) - min(s.place for s in at.both) - 16  # of the last vector, from the first
+    short = all(s.loops == 1 for s in at.both) and sum(s.vectors for s in at.both) <= _UNROLL_GATES
+    unrolled = short and reach <= _HIGHEST_OFFSET
     runs = tuple(Run(gate, at.both, at.shift_first) for gate in range(4))
     rows = tuple(row for gate in range(4) for row in (("b", gate, at.shift_first > 0), ("m", gate, True)))
     parameters: dict[str, int | str | tuple[int, ...]] = {
@@ -324,7 +327,11 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
         "fraction": numerics.cell_fraction,
     }
     layout = GateTable(attrs.hidden, rows, {"b": 4, "m": 4})
-    around = 60.0 + 4 * ((3.0 if unrolled else 8.0) + (2 if numerics.shift else 0)) + (numerics.cell_fraction < 12)
+    around = (
+        (56.0 if unrolled else 58.0)
+        + 4 * ((2.0 if unrolled else 8.0) + (2 if numerics.shift else 0))
+        + (numerics.cell_fraction < 12)
+    )
     return _choice(graph, node, at, runs, layout, parameters, around)
 
 

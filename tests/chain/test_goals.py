@@ -26,7 +26,7 @@ PER_MAC = {
     (GRU_DENSE, M4): 1.1,
     (LINEAR, M4): 0.96,
     (LSTM_DENSE, M55): 0.2,
-    (LSTM_SHIFTED, M55): 0.21,
+    (LSTM_SHIFTED, M55): 0.2,
     (GRU_DENSE, M55): 0.22,
     (LINEAR, M55): 0.16,
 }

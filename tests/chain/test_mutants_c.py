@@ -77,7 +77,7 @@ BLOCKS = (
     ("gate order: i for f", M55, "lstm", LSTM55, "vqrdmulh.s16 q0, q0, q5", "vqrdmulh.s16 q0, q0, q4"),
     ("logistic of the output gate", M55, "lstm", LSTM55, "vhadd.s16 q3, q3, q7", "vrhadd.s16 q3, q3, q7"),
     ("clamp of the cell", M55, "lstm", LSTM55, "vqadd.s16 q0, q0, q4", "vadd.i16 q0, q0, q4"),
-    ("units beyond the layer", M55, "lstm", LSTM55, "vctp.16 r6", "vctp.16 r7"),
+    ("units beyond the layer", M55, "lstm", LSTM55, "vctp.16 {{ left }}", "vctp.16 r9"),
     ("rounding of the gates", M55, "lstm", MVE, "vrmulh.s32 q1, q1, q2", "vmulh.s32 q1, q1, q2"),
     ("interpolation of the table", M55, "lstm", MVE, "vrmulh.u16 q2, q2, q0", "vmulh.u16 q2, q2, q0"),
     (
