@@ -122,7 +122,7 @@ def _test_inputs(script: str, q: QuantizedModel) -> list[Vector]:
 
 
 def run_once(script: str, factory: pytest.TempPathFactory) -> Run:
-    """The finished example; it runs where no worker of this session has run it yet."""
+    """The finished example; it runs where no worker of this test run has run it yet."""
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder, log = shared / f"example_{script}", shared / f"example_{script}.txt"
