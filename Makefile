@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 export PROJGEN_DATA
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench campaign clean
 
 setup:
 	@bash scripts/setup.sh
@@ -18,6 +18,10 @@ lint: setup
 
 bench: setup
 	$(PYTHON) -m pytest benchmarks -q
+
+# At least a million outputs on every target; ARGUMENTS="--outputs 5000000 --seed 7 --target cortex-m4" for others.
+campaign: setup
+	$(PYTHON) -m tests.chain.campaign $(ARGUMENTS)
 
 clean:
 	rm -rf build .venv

@@ -203,23 +203,38 @@ def bench(
         Path | None, typer.Option("--inputs", help="x.npz or x.npy; default: the compiled test vectors")
     ] = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="y.npy, class numbers: adds accuracy")] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", metavar="DIR", help="another compiled folder, measured the same way")
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
     cmsis_nn: CmsisNNOpt = None,
 ) -> None:
-    """Count instructions, flash, RAM and stack on each target; accuracy if labels are given."""
+    """Count instructions, flash, RAM and stack on each target; accuracy if labels are given.
+
+    With --compare, the other folder's build is measured in the same run, on the same targets and inputs, and both stand
+    side by side.
+    """
     from projgen.artifact import Artifact
     from projgen.cli.arrays import load_labels
-    from projgen.cli.tables import print_measurement
+    from projgen.cli.tables import print_comparison, print_measurement
 
     if labels is not None and inputs is None:
         raise InputError("--labels without --inputs", "the inputs that the labels belong to", "--inputs")
     figures = []
+    classes = None if labels is None else load_labels(labels)
     names: list[str | None] = [*target] if target else [None]
     for name in names:
         artifact = Artifact.open(folder, target=name, cmsis_nn=cmsis_nn)
-        measurement = artifact.measure(inputs, labels=None if labels is None else load_labels(labels))
-        print_measurement(measurement)
+        # Without --target both are built for what the first folder was compiled for.
+        other = None if compare is None else Artifact.open(compare, target=artifact.target, cmsis_nn=cmsis_nn)
+        measurement = artifact.measure(inputs, labels=classes)
         figures.append(json.loads(measurement.to_json()))
+        if other is None:
+            print_measurement(measurement)
+        else:
+            beside = other.measure(inputs, labels=classes)
+            print_comparison(measurement, beside)
+            figures.append(json.loads(beside.to_json()))
     if json_out is not None:
         _write_text(json_out, json.dumps(figures, indent=1) + "\n")
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from projgen.harness.counting import CONTROL
 from projgen.harness.doctor import ToolStatus, install_missing
 from projgen.harness.measurement import Measurement
 from projgen.report.terminal import cell, console
@@ -77,3 +78,57 @@ def print_measurement(m: Measurement) -> None:
     )
     if m.accuracy is not None:
         out.print(f"accuracy {m.accuracy:.4f}", highlight=False)
+
+
+def print_comparison(ours: Measurement, other: Measurement) -> None:
+    """Two builds measured in one run on one target: layer beside layer, then the totals, each with its ratio.
+
+    Layers are matched by name; one that only one build has stands alone.
+    """
+    out = console()
+    table = Table(title=f"{ours.target}: {ours.model} beside {other.model}")
+    table.add_column("")
+    table.add_column("kernel")
+    table.add_column(ours.model, justify="right")
+    table.add_column("kernel")
+    table.add_column(other.model, justify="right")
+    table.add_column("ratio", justify="right")
+    there = {layer.name: layer for layer in other.layers}
+    here = {layer.name: layer for layer in ours.layers}
+    for name in dict.fromkeys((*(n for n in here if n != CONTROL), *(n for n in there if n != CONTROL), CONTROL)):
+        a, b = here.get(name), there.get(name)
+        first = None if a is None else a.instructions
+        second = None if b is None else b.instructions
+        table.add_row(
+            name,
+            "-" if a is None else a.kernel,
+            cell(first, ",d"),
+            "-" if b is None else b.kernel,
+            cell(second, ",d"),
+            _ratio(first, second),
+        )
+    table.add_section()
+    for label, first, second in _totals(ours, other):
+        table.add_row(label, "", cell(first, ",d"), "", cell(second, ",d"), _ratio(first, second))
+    if ours.accuracy is not None and other.accuracy is not None:
+        table.add_row("accuracy", "", f"{ours.accuracy:.4f}", "", f"{other.accuracy:.4f}", "")
+    out.print(table)
+
+
+def _totals(ours: Measurement, other: Measurement) -> list[tuple[str, int | None, int | None]]:
+    return [
+        ("instructions", ours.instructions, other.instructions),
+        ("estimated cycles", ours.estimated_cycles, other.estimated_cycles),
+        ("MACs", ours.macs, other.macs),
+        ("weight bytes", ours.weight_bytes, other.weight_bytes),
+        ("code bytes", ours.code_bytes, other.code_bytes),
+        ("flash bytes", ours.flash_bytes, other.flash_bytes),
+        ("arena bytes", ours.arena_bytes, other.arena_bytes),
+        ("arena with input bytes", ours.arena_with_input_bytes, other.arena_with_input_bytes),
+        ("state bytes", ours.state_bytes, other.state_bytes),
+        ("stack bytes", ours.stack_bytes, other.stack_bytes),
+    ]
+
+
+def _ratio(ours: int | None, other: int | None) -> str:
+    return cell(ours / other if ours is not None and other else None, ".3f")

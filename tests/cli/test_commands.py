@@ -102,3 +102,32 @@ def test_pt2_compiles_to_the_same_bytes_as_the_onnx_file(projgen, small: Path, t
         assert result.code == 0, result.err
     hashes = [json.loads((tmp_path / e / "model.json").read_text())["hash"] for e in ("onnx", "pt2")]
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.qemu
+def test_bench_puts_two_builds_side_by_side(projgen, small: Path, tmp_path: Path) -> None:
+    for name, kernels in (("fast", "fast"), ("plain", "portable")):
+        compiling = ("compile", small / "net.onnx", "--data", small / "data.npz", "-t", "cortex-m4", "--name", name)
+        assert projgen(*compiling, "--kernels", kernels, "-o", tmp_path / name).code == 0
+    figures = tmp_path / "figures.json"
+    result = projgen("bench", tmp_path / "fast", "--compare", tmp_path / "plain", "--json", figures)
+    assert result.code == 0, result.err
+    ours, other = json.loads(figures.read_text())
+    assert (ours["model"], other["model"], ours["target"], other["target"]) == (
+        "fast",
+        "plain",
+        "cortex-m4",
+        "cortex-m4",
+    )
+    assert ours["instructions"] < other["instructions"] and ours["macs"] == other["macs"]
+    assert f"{ours['instructions'] / other['instructions']:.3f}" in result.out
+    for layer in (*ours["layers"], *other["layers"]):
+        assert f"{layer['instructions']:,d}" in result.out
+
+
+def test_bench_against_a_folder_that_is_none(projgen, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert projgen("compile", small / "net.onnx", "--data", small / "data.npz", "-t", "host", "-o", folder).code == 0
+    result = projgen("bench", folder, "--compare", tmp_path / "nowhere")
+    assert result.code == 2
+    assert "nowhere" in result.err

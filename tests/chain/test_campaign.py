@@ -1,0 +1,49 @@
+"""The campaign's rounds are new, repeatable, and compared whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.chain import campaign
+from tests.chain.nets import nets
+from tests.chain.support import operator_samples
+from tests.chain.test_drawn_nets import Drawn
+
+
+def test_a_round_follows_from_its_number() -> None:
+    first, again, other = (campaign._drawn(number) for number in (3, 3, 4))
+    assert first == again != other
+    assert len(first) >= campaign.NETS // 2 and all(isinstance(one, Drawn) for one in first)
+    sample = operator_samples()[0]
+    a, b, c = (campaign._fresh(sample, number).inputs[0] for number in (3, 3, 4))
+    np.testing.assert_array_equal(a, b)
+    assert a.shape == c.shape and not np.array_equal(a, c)
+    assert len(a) == campaign.VECTORS
+
+
+def test_every_target_takes_part() -> None:
+    named = {tier.target for tier in campaign.tiers()}
+    assert named >= {"host", "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"}
+    assert named >= {"cortex-a7", "cortex-a53"}
+    assert {tier.target for tier in campaign.tiers(["cortex-m4"])} == {"cortex-m4"}
+
+
+@pytest.mark.qemu
+def test_a_round_on_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "VECTORS", 3)
+    monkeypatch.setattr(campaign, "NETS", 2)
+    rounds, inferences, size = campaign.run(campaign.Tier("cortex-m4"), 1, 11, tmp_path)
+    assert rounds == 1
+    assert inferences >= 3 * len(nets()) and size > 10_000
+    monkeypatch.setattr(campaign, "stack_bound", lambda code, name: 4)
+    with pytest.raises(AssertionError, match="of stack, bound 4 B"):
+        campaign.run(campaign.Tier("cortex-m4"), 1, 11, tmp_path / "again")
+
+
+def test_an_unknown_target_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        campaign.main(["--target", "cortex-m99"])
+    assert "cortex-m4" in capsys.readouterr().err
