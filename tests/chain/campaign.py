@@ -1,11 +1,11 @@
 """A long comparison with fresh inputs and fresh nets: C against simulator until every target gave enough outputs.
 
-``make campaign``, or ``python -m tests.chain.campaign --outputs 1000000 --seed 0 --target cortex-m4``. Every round takes
-all operator samples with new random inputs, the matrix's nets, and newly drawn nets, builds them into one image and
-compares every output. The round's nets and inputs follow from the seed and the round's number, so a failure is found
-again by its seed. On emulated Cortex-M one inference of each model then runs under the counting plugin, which refuses
-unaligned accesses, and with a painted stack, which must stay within the bound read from the disassembly. On the host the
-same C, for every family of kernels, runs under address and undefined-behaviour sanitizers.
+``make campaign``, or ``python -m tests.chain.campaign --outputs 1000000 --seed 0 --target cortex-m4``. Every round
+takes all operator samples with new random inputs, the matrix's nets, and newly drawn nets, builds them into one image
+and compares every output. The round's nets and inputs follow from the seed and the round's number, so a failure is
+found again by its seed. On emulated Cortex-M one inference of each model then runs under the counting plugin, which
+refuses unaligned accesses, and with a painted stack, which must stay within the bound read from the disassembly. On the
+host the same C, for every family of kernels, runs under address and undefined-behaviour sanitizers.
 """
 
 from __future__ import annotations
