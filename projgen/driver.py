@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from projgen.codegen.build import build_program
 from projgen.codegen.emit import BuildPlan, emit, render_block
 from projgen.codegen.output import check_folder, write_folder
 from projgen.codegen.vectors import test_vectors
+from projgen.dump import StageFolder
 from projgen.errors import FitError, InputError
 from projgen.options import CompileOptions
 from projgen.quant.model import QuantizedModel, quantize
@@ -37,6 +39,7 @@ def compile(
     activations: str = "int8",
     weights: str = "int8",
     cmsis_nn: str | os.PathLike[str] | None = None,
+    dump_ir: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compile a model to a folder of C files.
 
@@ -51,6 +54,7 @@ def compile(
         optimise: "speed", "ram" (smallest arena found) or "flash" (smallest constants and code).
         activations, weights: as ``projgen.quantize``.
         cmsis_nn: folder of CMSIS-NN for its back end; default: what the environment variable CMSIS_NN_ROOT names.
+        dump_ir: folder for the intermediate representation after each stage, one text file each.
 
     Raises:
         InputError: an option, the data, the model or the folder can't be used.
@@ -60,13 +64,23 @@ def compile(
     cpu = target if isinstance(target, Target) else load_target(target)
     check_library(options, cpu)
     folder = check_folder(Path(out))
+    stages = None if dump_ir is None else StageFolder(dump_ir, folder)
     if isinstance(model_or_q, QuantizedModel):
         q = model_or_q
+        if stages is not None:
+            stages.graph("quantised", q.graph)
     elif calibration is None:
         raise InputError("a float model without calibration data", "representative inputs", "calibration (--data)")
     else:
-        q = quantize(model_or_q, calibration, activations=activations, weights=weights, name=name)
-    write_folder(generate(q, cpu, options), folder)
+        q = quantize(
+            model_or_q,
+            calibration,
+            activations=activations,
+            weights=weights,
+            name=name,
+            on_stage=None if stages is None else stages.graph,
+        )
+    write_folder(generate(q, cpu, options, None if stages is None else stages.schedule), folder)
     return Artifact(folder, cpu, cmsis_nn=None if options.cmsis_nn is None else options.cmsis_nn.root)
 
 
@@ -80,13 +94,22 @@ def check_library(options: CompileOptions, target: Target) -> None:
         )
 
 
-def generate(q: QuantizedModel, target: Target, options: CompileOptions) -> BuildPlan:
+def generate(
+    q: QuantizedModel,
+    target: Target,
+    options: CompileOptions,
+    on_schedule: Callable[[Schedule], None] | None = None,
+) -> BuildPlan:
     """The files of a quantised model: the same model, target and options give the same bytes.
 
+    Args:
+        on_schedule: called with the scheduled stage.
     Raises:
         FitError: the weights or the arena are larger than the target's memory.
     """
     scheduled = schedule(q.graph, target, options)
+    if on_schedule is not None:
+        on_schedule(scheduled)
     check_fit(scheduled)
     digest = q.digest()
     vectors = test_vectors(q.graph, options.name, digest)

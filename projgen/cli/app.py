@@ -108,6 +108,9 @@ def compile_command(
         Backend, typer.Option("--backend", help="c, or cmsis-nn: call it where the bytes are the same")
     ] = Backend.C,
     cmsis_nn: CmsisNNOpt = None,
+    dump_ir: Annotated[
+        Path | None, typer.Option("--dump-ir", metavar="DIR", help="write the representation after each stage there")
+    ] = None,
     verbosity: VerbosityOpt = Verbosity.SUMMARY,
 ) -> None:
     """Go the whole way from a float model to C, with projection when a goal is given."""
@@ -138,6 +141,7 @@ def compile_command(
         optimise=optimise.value,
         backend=backend.value,
         cmsis_nn=cmsis_nn,
+        dump_ir=dump_ir,
     )
     if verbosity is not Verbosity.OFF:
         m = artifact.manifest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -154,6 +154,7 @@ def quantize(
     weights: str = "int8",
     name: str = "model",
     keep_dead_channels: bool = False,
+    on_stage: Callable[[str, Graph], None] | None = None,
 ) -> QuantizedModel:
     """Quantise a model: int8 weights per output channel, int8 activations from calibrated ranges.
 
@@ -167,6 +168,8 @@ def quantize(
         weights: "int8".
         name: of the graph.
         keep_dead_channels: leave in what never changes.
+        on_stage: called with the graph after each stage: "import", the name of each pass, "quantise",
+            "remove_dead_channels".
     Raises:
         UnsupportedError: an operator that can't be quantised, or an accumulator that can't be proven to fit int32.
         InputError: data or options that can't be used.
@@ -177,17 +180,23 @@ def quantize(
     from projgen.quant.calibrate import calibrate
     from projgen.quant.quantise import quantise
 
-    graph, batches = _float_graph(model, calibration, name)
+    graph, batches = _float_graph(model, calibration, name, on_stage)
     quantised = quantise(graph, calibrate(graph, batches))
+    if on_stage is not None:
+        on_stage("quantise", quantised)
     if keep_dead_channels:
         return QuantizedModel(quantised)
     narrowed, removed = remove_dead_channels(quantised)
     verify(narrowed, after="remove_dead_channels")
     prove(narrowed)
+    if on_stage is not None:
+        on_stage("remove_dead_channels", narrowed)
     return QuantizedModel(narrowed, removed)
 
 
-def _float_graph(model: Any, calibration: Any, name: str) -> tuple[Graph, Iterator[list[Array]]]:
+def _float_graph(
+    model: Any, calibration: Any, name: str, on_stage: Callable[[str, Graph], None] | None
+) -> tuple[Graph, Iterator[list[Array]]]:
     """The canonical float graph and the calibration batches; the data's first batch is the import's example."""
     import torch
     from torch import nn
@@ -210,7 +219,7 @@ def _float_graph(model: Any, calibration: Any, name: str) -> tuple[Graph, Iterat
     example = place(first, module, cpu)
     graph = import_module(given, example, name) if isinstance(given, nn.Module) else import_program(given, name)
     every = (place(batch, module, cpu) for batch in chain([first], batches))
-    return run_pipeline(graph), ([x.detach().float().numpy() for x in batch] for batch in every)
+    return run_pipeline(graph, on_stage=on_stage), ([x.detach().float().numpy() for x in batch] for batch in every)
 
 
 def _one_or_all(arrays: Sequence[Array]) -> Outputs:

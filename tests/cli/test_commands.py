@@ -131,3 +131,15 @@ def test_bench_against_a_folder_that_is_none(projgen, small: Path, tmp_path: Pat
     result = projgen("bench", folder, "--compare", tmp_path / "nowhere")
     assert result.code == 2
     assert "nowhere" in result.err
+
+
+def test_dump_ir_shows_the_factors_of_a_projected_model(projgen, small: Path, tmp_path: Path) -> None:
+    args = ["--data", small / "data.npz", "-t", "host", "--ranks", "*=2", "-o", tmp_path / "out"]
+    result = projgen("compile", small / "net.onnx", *args, "--dump-ir", tmp_path / "ir")
+    assert result.code == 0, result.err
+    names = sorted(p.name for p in (tmp_path / "ir").iterdir())
+    assert names[0] == "00-import.txt" and names[-1].endswith("-schedule.txt")
+    quantised = next(n for n in names if n.endswith("-quantise.txt"))
+    assert ": int16[2]" in (tmp_path / "ir" / quantised).read_text()
+    result = projgen("compile", small / "net.onnx", *args, "--dump-ir", tmp_path / "out" / "ir")
+    assert result.code == 2 and "--dump-ir" in result.err
