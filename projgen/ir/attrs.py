@@ -6,8 +6,10 @@ same record stands beside a ``numerics`` record (``projgen.ir.numerics``) and th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from projgen.ir.types import ADDED
 
 Activation = Literal["none", "relu", "relu6"]
 UnaryKind = Literal["relu", "relu6", "sigmoid", "tanh", "clip"]
@@ -37,7 +39,8 @@ class Lstm:
 
     Inputs: x (T, D), w (4H, D) or (4H, r_in), r (4H, H) or (4H, r_out), b (4H,) = b_ih + b_hh;
     q_in (D, r_in) if ``input_projected``; q_out (H, r_out) if ``recurrent_projected``;
-    h0 (H,), c0 (H,) if ``initial_state``.
+    h0 (H,), c0 (H,) if ``initial_state``. ``joint``, with both projected: w multiplies the one sum
+    q_in^T x + q_out^T h of equal ranks, and there is no r.
     """
 
     hidden: int
@@ -45,6 +48,7 @@ class Lstm:
     recurrent_projected: bool = False
     initial_state: bool = False
     reverse: bool = False
+    joint: bool = field(default=False, metadata=ADDED)
 
 
 @dataclass(frozen=True, slots=True)

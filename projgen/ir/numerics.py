@@ -5,7 +5,9 @@ Multipliers ``m`` are int32 constants among the node's inputs, always multiples 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from projgen.ir.types import ADDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ class LstmNumerics:
     """Inputs: x int8, w int8, r int8, b int32, m int32 (4H,); q_in int8 (r_in, D), b_in, m_in; q_out int8 (r_out, H),
     m_out when projected; h0 int8, c0 int16 when given. ``k``: acc = (w x << max(k,0)) + (r h << max(-k,0)) + b.
     The cell state is int16 with ``cell_fraction`` fraction bits; h is int8 with scale 2^-7.
+    Joint: no r and no m_out; one z = sat16(RQ((q_in x << max(k,0)) + (q_out h << max(-k,0)) + b_in, m_in)) and
+    acc = w z + b.
     """
 
     input_zero_point: int
@@ -111,6 +115,7 @@ class LstmNumerics:
     cell_fraction: int
     input_low_rank: LowRank | None = None
     recurrent_low_rank: LowRank | None = None
+    joint_low_rank: LowRank | None = field(default=None, metadata=ADDED)
 
 
 @dataclass(frozen=True, slots=True)

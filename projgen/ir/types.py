@@ -16,6 +16,7 @@ import numpy as np
 
 Dim = int | Literal["T"]
 TIME: Final = "T"
+ADDED: Final = {"added": True}  # metadata of a record's field that came after the file format: absent at its default
 
 
 class DType(StrEnum):

@@ -171,6 +171,8 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
     attrs, numerics = node.attrs, recurrent_numerics(node)
     if not (isinstance(attrs, Lstm) and isinstance(numerics, LstmNumerics)):
         raise TypeError(f"node {node.name!r} is no LSTM")
+    if attrs.joint:
+        return None
     both = sides(graph, node)
     units, stride = attrs.hidden, -(-attrs.hidden // 8) * 8
     if both is None or stride > _HIGHEST_STRIDE:

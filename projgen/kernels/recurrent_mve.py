@@ -313,6 +313,8 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
     attrs, numerics = node.attrs, recurrent_numerics(node)
     if not (isinstance(attrs, Lstm) and isinstance(numerics, LstmNumerics)):
         raise TypeError(f"node {node.name!r} is no LSTM")
+    if attrs.joint:
+        return None
     at = place(graph, node)
     reach = max(s.end for s in at.both) - min(s.place for s in at.both) - 16  # of the last vector, from the first
     short = all(s.loops == 1 for s in at.both) and sum(s.vectors for s in at.both) <= _UNROLL_GATES

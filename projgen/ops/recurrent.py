@@ -9,7 +9,7 @@ from projgen.errors import InputError
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.types import DType, Quant, TensorType
 from projgen.ops.record import Cost, OpDef, Types
-from projgen.ops.recurrent_float import gru_reference, lstm_reference, reference_traces
+from projgen.ops.recurrent_float import gru_reference, is_joint, lstm_reference, reference_traces
 from projgen.ops.recurrent_integer import gru_integer, lstm_integer
 from projgen.ops.recurrent_oracle import gru_oracle, lstm_oracle
 from projgen.ops.recurrent_rule import quantise
@@ -32,6 +32,8 @@ def infer(attrs: Attrs, types: Types) -> TensorType:
         raise InputError(f"the input of {layer} has shape {x.shape}", "(time, features)", "the model")
     if attrs.hidden < 1:
         raise InputError(f"{layer} has {attrs.hidden} hidden units", "at least 1", "the model")
+    if is_joint(attrs) and not (attrs.input_projected and attrs.recurrent_projected):
+        raise InputError(f"{layer} is joint without both factors", "both sides projected", "the model")
     is_float = x.dtype is DType.FLOAT32
     for role, want in _constant_shapes(attrs, types, is_float).items():
         if types[role].shape != want:
@@ -54,7 +56,11 @@ def _constant_shapes(attrs: Attrs, types: Types, is_float: bool) -> dict[str, tu
     if attrs.recurrent_projected:
         from_h = int(types["q_out"].shape[rank_axis])
         shapes["q_out"] = (hidden, from_h) if is_float else (from_h, hidden)
-    shapes |= {"w": (rows, from_x), "r": (rows, from_h)}
+    shapes["w"] = (rows, from_x)
+    if is_joint(attrs):
+        shapes["q_out"] = (hidden, from_x) if is_float else (from_x, hidden)
+    else:
+        shapes["r"] = (rows, from_h)
     if isinstance(attrs, Gru):
         shapes["b_hn"] = (hidden,)
     if attrs.initial_state:
@@ -68,10 +74,8 @@ def output_quant(attrs: Attrs, types: Types, stats: Stats) -> Quant:  # noqa: AR
 
 
 def cost(attrs: Attrs, types: Types, output: TensorType) -> Cost:  # noqa: ARG001  (the records' signature)
-    """Multiplications of one step: both gate products, and the factors where the layer is projected."""
-    macs = types["w"].elements + types["r"].elements
-    macs += types["q_in"].elements if attrs.input_projected else 0
-    macs += types["q_out"].elements if attrs.recurrent_projected else 0
+    """Multiplications of one step: the gate products, and the factors where the layer is projected."""
+    macs = sum(types[role].elements for role in ("w", "r", "q_in", "q_out") if role in types)
     return Cost(macs, 10 * attrs.hidden)
 
 

@@ -38,11 +38,16 @@ def reference_traces(attrs: Attrs, args: Args) -> dict[str, Array]:
     """What calibration wants to know about the inside of the layer, each (N, T, .) in order of execution.
 
     "h" is the state fed back into each step (the initial state first), "c" the LSTM's cell after each step,
-    "z_in" and "z_out" the low-rank intermediates where the layer has them.
+    "z_in" and "z_out" the low-rank intermediates where the layer has them, "z" the one of a joint layer.
     """
     traces = _lstm(attrs, args) if isinstance(attrs, Lstm) else _gru(attrs, args)
     del traces["y"]
     return traces
+
+
+def is_joint(attrs: Attrs) -> bool:
+    """Whether one low-rank vector stands for both operands of the gate products."""
+    return isinstance(attrs, Lstm) and attrs.joint
 
 
 def _in_time(attrs: Attrs, y: Array) -> Array:
@@ -78,23 +83,25 @@ def _start(attrs: Attrs, args: Args, x: Floats, role: str) -> Floats:
 def _lstm(attrs: Lstm, args: Args) -> dict[str, Array]:
     x = _operand(attrs, args)
     traces: dict[str, Array] = {}
-    from_input = _input_part(attrs, args, x, traces) + _floats(args, "b", x)
-    r = _floats(args, "r", x)
+    b = _floats(args, "b", x)
+    from_input = x @ _floats(args, "q_in", x) if attrs.joint else _input_part(attrs, args, x, traces) + b
+    last = _floats(args, "w" if attrs.joint else "r", x)
     q_out = _floats(args, "q_out", x) if attrs.recurrent_projected else None
     h, c = _start(attrs, args, x, "h0"), _start(attrs, args, x, "c0")
     fed, cells, latent, out = [], [], [], []
     for t in range(x.shape[1]):
         fed.append(h)
         z = h if q_out is None else h @ q_out
+        z = from_input[:, t] + z if attrs.joint else z
         latent.append(z)
-        i, f, g, o = np.split(from_input[:, t] + z @ r.T, 4, axis=1)
+        i, f, g, o = np.split(z @ last.T + (b if attrs.joint else from_input[:, t]), 4, axis=1)
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
         cells.append(c)
         out.append(h)
     traces |= {"h": np.stack(fed, 1), "c": np.stack(cells, 1), "y": np.stack(out, 1)}
     if q_out is not None:
-        traces["z_out"] = np.stack(latent, 1)
+        traces["z" if attrs.joint else "z_out"] = np.stack(latent, 1)
     return traces
 
 

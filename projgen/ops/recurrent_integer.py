@@ -53,6 +53,12 @@ def low_rank(v: Ints, args: Mapping[str, Ints], side: str, numerics: LowRank) ->
     return saturate(requantise(acc, args[f"m_{side}"], numerics.shift), 16)
 
 
+def joint_low_rank(x: Ints, h: Ints, args: Mapping[str, Ints], k: int, numerics: LowRank) -> Ints:
+    """The one int16 intermediate of both operands."""
+    acc = (product(x, args["q_in"]) << max(k, 0)) + (product(h, args["q_out"]) << max(-k, 0)) + args["b_in"]
+    return saturate(requantise(acc, args["m_in"], numerics.shift), 16)
+
+
 def integers(args: Args) -> dict[str, Ints]:
     """The arguments as int64."""
     return {role: a.astype(np.int64) for role, a in args.items()}
@@ -60,9 +66,12 @@ def integers(args: Args) -> dict[str, Ints]:
 
 def lstm_step(n: LstmNumerics, args: Mapping[str, Ints], x: Ints, h: Ints, c: Ints) -> tuple[Ints, Ints]:
     """(h, c) after one step: x (N, D) int8, h (N, H) int8 with scale 2^-7, c (N, H) int16 with n fraction bits."""
-    from_x = x if n.input_low_rank is None else low_rank(x, args, "in", n.input_low_rank)
-    from_h = h if n.recurrent_low_rank is None else low_rank(h, args, "out", n.recurrent_low_rank)
-    acc = (product(from_x, args["w"]) << max(n.k, 0)) + (product(from_h, args["r"]) << max(-n.k, 0)) + args["b"]
+    if n.joint_low_rank is not None:
+        acc = product(joint_low_rank(x, h, args, n.k, n.joint_low_rank), args["w"]) + args["b"]
+    else:
+        from_x = x if n.input_low_rank is None else low_rank(x, args, "in", n.input_low_rank)
+        from_h = h if n.recurrent_low_rank is None else low_rank(h, args, "out", n.recurrent_low_rank)
+        acc = (product(from_x, args["w"]) << max(n.k, 0)) + (product(from_h, args["r"]) << max(-n.k, 0)) + args["b"]
     v_i, v_f, v_g, v_o = np.split(saturate(requantise(acc, args["m"], n.shift), 16), 4, axis=1)
     fraction = n.cell_fraction
     update = rounding_shift(multiply_q15(sigmoid(v_i), tanh(v_g)), 15 - fraction)

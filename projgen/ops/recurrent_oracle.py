@@ -85,6 +85,11 @@ def _pre_activations(
 ) -> tuple[Floats, Floats]:
     """Both gate products in accumulator steps, intermediates unrounded."""
     from_x, from_h = x.astype(np.float64), h.astype(np.float64)
+    if isinstance(n, LstmNumerics) and n.joint_low_rank is not None:
+        acc = from_x @ ints["q_in"].T * 2.0 ** max(n.k, 0) + from_h @ ints["q_out"].T * 2.0 ** max(-n.k, 0)
+        z = (acc + ints["b_in"]) * real_scale(ints["m_in"], n.joint_low_rank.shift)
+        gates = np.clip(z, -(2.0**15), 2.0**15 - 1) @ ints["w"].T
+        return gates, np.zeros_like(gates)
     if n.input_low_rank is not None:
         z = (from_x @ ints["q_in"].T + ints["b_in"]) * real_scale(ints["m_in"], n.input_low_rank.shift)
         from_x = np.clip(z, -(2.0**15), 2.0**15 - 1)

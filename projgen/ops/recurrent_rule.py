@@ -3,33 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from projgen.errors import InputError, UnsupportedError
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Node, Value
-from projgen.ir.numerics import GruNumerics, LstmNumerics
+from projgen.ir.numerics import GruNumerics, LowRank, LstmNumerics
 from projgen.ir.types import DType, Quant, TensorType
 from projgen.quant.fixed import Floats, Ints, multipliers, nearest, power_of_two, saturate
 from projgen.quant.recurrent import (
     H_SCALE,
     SIGMOID_GATE,
     TANH_GATE,
-    Factor,
+    JointFactor,
     Operand,
     absorb_k,
+    bias_floor,
     cell_fraction,
     choose_k,
     factor,
     gate_rows,
+    joint_factor,
     reach,
     refuse_overflow,
 )
 from projgen.quant.scope import Quantised, QuantScope
 
 _INT8_PEAK = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Factors:
+    """Quantised projectors of a layer: constants, the largest |z| of each side (None: int8), their numerics."""
+
+    ints: dict[str, Ints]
+    x_bounds: Ints | None
+    h_bounds: Ints | None
+    low_ranks: tuple[LowRank | None, LowRank | None]
+    joint: JointFactor | None
 
 
 def quantise(scope: QuantScope, node: Node) -> Quantised:
@@ -46,14 +59,11 @@ def quantise(scope: QuantScope, node: Node) -> Quantised:
     floats = _constants(scope, node, where)
     x_quant = _input_quant(scope, node, where)
     x, h = _operands(scope, node, floats, x_quant)
-    x, h, k = absorb_k(x, h, choose_k(x, h, _bias_floor(attrs, floats)))
-    factors: dict[str, Factor] = {}
-    if attrs.input_projected:
-        factors["in"] = factor(floats["q_in"].T, x_quant.scale, x_quant.zero_point, x.scale, f"{where}, input factor")
-    if attrs.recurrent_projected:
-        factors["out"] = factor(floats["q_out"].T, H_SCALE, 0, h.scale, f"{where}, recurrent factor")
+    floor = _row_floor(attrs, floats)
+    x, h, k = absorb_k(x, h, choose_k(x, h, floor))
+    factors = _factors(scope, node, floats, x_quant, (x.scale, h.scale), where)
 
-    rows = gate_rows(x, h, _bias_floor(attrs, floats), k)
+    rows = gate_rows(x, h, floor, k)
     b = nearest(floats["b"] / rows.scale)
     if not attrs.input_projected:
         b = b - ((x_quant.zero_point * rows.w.sum(axis=1)) << max(k, 0))
@@ -63,27 +73,24 @@ def quantise(scope: QuantScope, node: Node) -> Quantised:
     if isinstance(attrs, Gru):
         ints["b_hn"] = nearest(floats["b_hn"] / rows.scale[2 * attrs.hidden :])
         largest_bias = largest_bias + np.pad(np.abs(ints["b_hn"]), (2 * attrs.hidden, 0))
-    x_bounds = factors["in"].bounds if "in" in factors else np.full(rows.w.shape[1], _INT8_PEAK)
-    h_bounds = factors["out"].bounds if "out" in factors else np.full(rows.r.shape[1], _INT8_PEAK)
+    x_bounds = np.full(rows.w.shape[1], _INT8_PEAK) if factors.x_bounds is None else factors.x_bounds
+    h_bounds = np.full(rows.r.shape[1], _INT8_PEAK) if factors.h_bounds is None else factors.h_bounds
     refuse_overflow(reach(rows.w, x_bounds, rows.r, h_bounds, largest_bias, k) << shift, where)
-    if "in" in factors:
-        ints |= {"q_in": factors["in"].q, "b_in": factors["in"].b, "m_in": factors["in"].m}
-    if "out" in factors:
-        ints |= {"q_out": factors["out"].q, "m_out": factors["out"].m}
+    ints |= factors.ints
+    if factors.joint is not None:
+        del ints["r"]
+        k = factors.joint.k
 
-    low_ranks = (
-        factors["in"].low_rank if "in" in factors else None,
-        factors["out"].low_rank if "out" in factors else None,
-    )
     numerics: LstmNumerics | GruNumerics
     if isinstance(attrs, Lstm):
         fraction = cell_fraction(scope.inner[node.name]["c"].peak)
-        numerics = LstmNumerics(x_quant.zero_point, k, shift, fraction, *low_ranks)
+        joint = None if factors.joint is None else factors.joint.low_rank
+        numerics = LstmNumerics(x_quant.zero_point, k, shift, fraction, *factors.low_ranks, joint)
         if attrs.initial_state:
             ints["h0"] = saturate(nearest(floats["h0"] * 2.0**7), 8)
             ints["c0"] = saturate(nearest(floats["c0"] * 2.0**fraction), 16)
     else:
-        numerics = GruNumerics(x_quant.zero_point, k, shift, *low_ranks)
+        numerics = GruNumerics(x_quant.zero_point, k, shift, *factors.low_ranks)
         if attrs.initial_state:
             ints["h0"] = _gru_start(floats["h0"], where)
     values = tuple(constant(f"{node.name}.{role}", role_type(role, type(attrs)), data) for role, data in ints.items())
@@ -120,9 +127,46 @@ def _input_quant(scope: QuantScope, node: Node, where: str) -> Quant:
     return x.quant
 
 
+def _factors(
+    scope: QuantScope,
+    node: Node,
+    floats: Mapping[str, Floats],
+    x_quant: Quant,
+    scales: tuple[float, float],
+    where: str,
+) -> _Factors:
+    """The projectors, their outputs at the scales of x's and h's side of the gate products."""
+    attrs = node.attrs
+    if isinstance(attrs, Lstm) and attrs.joint:
+        x = Operand(floats["q_in"].T, x_quant.scale, scope.stats[node.inputs["x"]].energy, False)
+        h = Operand(floats["q_out"].T, H_SCALE, scope.inner[node.name]["h"].energy, False)
+        f = joint_factor(x, h, x_quant.zero_point, scales[0], f"{where}, joint factor")
+        ints = {"q_in": f.q_in, "q_out": f.q_out, "b_in": f.b, "m_in": f.m}
+        return _Factors(ints, f.bounds, None, (None, None), f)
+    made: dict[str, Ints] = {}
+    inward = outward = None
+    if "q_in" in floats:
+        inward = factor(floats["q_in"].T, x_quant.scale, x_quant.zero_point, scales[0], f"{where}, input factor")
+        made |= {"q_in": inward.q, "b_in": inward.b, "m_in": inward.m}
+    if "q_out" in floats:
+        outward = factor(floats["q_out"].T, H_SCALE, 0, scales[1], f"{where}, recurrent factor")
+        made |= {"q_out": outward.q, "m_out": outward.m}
+    both = (inward, outward)
+    x_bounds, h_bounds = (None if f is None else f.bounds for f in both)
+    low_in, low_out = (None if f is None else f.low_rank for f in both)
+    return _Factors(made, x_bounds, h_bounds, (low_in, low_out), None)
+
+
 def _operands(scope: QuantScope, node: Node, floats: Mapping[str, Floats], x_quant: Quant) -> tuple[Operand, Operand]:
-    """Both sides of the gate products, low-rank intermediates at their 13-bit scales."""
+    """Both sides of the gate products, low-rank intermediates at their 13-bit scales.
+
+    A joint layer has its one intermediate on x's side and nothing on h's.
+    """
     inner = scope.inner[node.name]
+    if isinstance(node.attrs, Lstm) and node.attrs.joint:
+        z = inner["z"]
+        nothing = Operand(np.zeros((len(floats["w"]), 0)), 1.0, 0.0, True)
+        return Operand(floats["w"], 2.0 ** power_of_two(z.peak), z.energy, True), nothing
     if "q_in" in floats:
         z = inner["z_in"]
         x = Operand(floats["w"], 2.0 ** power_of_two(z.peak), z.energy, True)
@@ -134,12 +178,12 @@ def _operands(scope: QuantScope, node: Node, floats: Mapping[str, Floats], x_qua
     return x, Operand(floats["r"], H_SCALE, inner["h"].energy, False)
 
 
-def _bias_floor(attrs: Lstm | Gru, floats: Mapping[str, Floats]) -> Floats:
-    """The bias that must fit in each row; the candidate gate of a GRU has two."""
+def _row_floor(attrs: Lstm | Gru, floats: Mapping[str, Floats]) -> Floats:
+    """Least accumulator step of each row, by its bias; the candidate gate of a GRU has two."""
     if isinstance(attrs, Lstm):
-        return floats["b"]
+        return bias_floor(floats["b"])
     candidate = np.pad(np.abs(floats["b_hn"]), (2 * attrs.hidden, 0))
-    return np.asarray(np.maximum(np.abs(floats["b"]), candidate), np.float64)
+    return bias_floor(np.maximum(np.abs(floats["b"]), candidate))
 
 
 def _gate_units(attrs: Lstm | Gru) -> Floats:

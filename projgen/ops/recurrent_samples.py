@@ -15,7 +15,7 @@ from projgen.ops.common import generator, int8_type, one_node
 from projgen.ops.record import Array, Sample
 from projgen.ops.recurrent_rule import role_type
 from projgen.quant.fixed import Ints, multipliers
-from projgen.quant.recurrent import low_rank_bounds, reach, refuse_overflow
+from projgen.quant.recurrent import joint_bounds, joint_reach, low_rank_bounds, reach, refuse_overflow
 
 _UNIFORM_STD = 73.0  # standard deviation of uniform int8 values
 
@@ -25,7 +25,8 @@ class Case:
     """What a sample looks like.
 
     ``gain`` is the standard deviation of the gates' pre-activations; ``ranks`` of the input and recurrent factor
-    (None: dense) and ``spread`` the standard deviation of its integers; ``steps`` the length of the sequences.
+    (None: dense) and ``spread`` the standard deviation of its integers; ``steps`` the length of the sequences;
+    ``joint``: both factors make one vector, and ``k`` weighs their products.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Case:
     initial_state: bool = False
     reverse: bool = False
     steps: int = 7
+    joint: bool = False
 
 
 CASES = (
@@ -55,6 +57,11 @@ CASES = (
     Case("lstm_9_10_ranks_1_1", Lstm, 9, 10, ranks=(1, 1), fraction=9, gain=8.0),
     Case("lstm_10_7_rank_3_dense", Lstm, 10, 7, k=2, ranks=(3, None), fraction=11),
     Case("lstm_4_13_dense_rank_5", Lstm, 4, 13, k=-2, ranks=(None, 5), initial_state=True),
+    Case("lstm_12_26_joint_14", Lstm, 12, 26, ranks=(14, 14), spread=700.0, joint=True),
+    Case("lstm_3_9_joint_5_k2", Lstm, 3, 9, k=2, ranks=(5, 5), fraction=10, initial_state=True, joint=True),
+    Case("lstm_7_4_joint_8_k-3", Lstm, 7, 4, k=-3, ranks=(8, 8), zero_point=127, gain=6.0, joint=True),
+    Case("lstm_5_11_joint_1_reverse", Lstm, 5, 11, k=-1, ranks=(1, 1), fraction=8, reverse=True, joint=True),
+    Case("lstm_17_18_joint_3_saturated", Lstm, 17, 18, k=1, ranks=(3, 3), spread=9000.0, gain=9.0, joint=True),
     Case("gru_1_1", Gru, 1, 1),
     Case("gru_3_5_k1", Gru, 3, 5, k=1),
     Case("gru_7_9_k-2", Gru, 7, 9, k=-2, zero_point=-128, initial_state=True),
@@ -84,18 +91,22 @@ def sample(case: Case) -> Sample:
     rows, (rank_in, rank_out) = gates * case.hidden, case.ranks
     ints: dict[str, Ints] = {
         "w": _weights(rng, rows, case.inputs if rank_in is None else rank_in),
-        "r": _weights(rng, rows, case.hidden if rank_out is None else rank_out),
+        "r": _weights(rng, rows, 0 if case.joint else case.hidden if rank_out is None else rank_out),
     }
-    x_bounds, x_std, low_in = np.full(case.inputs, 128), _UNIFORM_STD, None
-    if rank_in is not None:
+    x_bounds, x_std, low_in, low_joint = np.full(case.inputs, 128), _UNIFORM_STD, None, None
+    k = 0 if case.joint else case.k  # of the gate products
+    if case.joint:
+        low_joint, x_bounds = _joint(rng, ints, case)
+        x_std = case.spread
+    elif rank_in is not None:
         low_in, x_bounds = _low_rank(rng, ints, "in", rank_in, case.inputs, case.zero_point, case.spread)
         x_std = case.spread
-    h_bounds, h_std, low_out = np.full(case.hidden, 128), _UNIFORM_STD, None
-    if rank_out is not None:
+    h_bounds, h_std, low_out = np.full(ints["r"].shape[1], 128), _UNIFORM_STD, None
+    if rank_out is not None and not case.joint:
         low_out, h_bounds = _low_rank(rng, ints, "out", rank_out, case.hidden, 0, case.spread)
         h_std = case.spread
-    variance = ints["w"].shape[1] * (x_std * 2.0 ** max(case.k, 0)) ** 2
-    variance += ints["r"].shape[1] * (h_std * 2.0 ** max(-case.k, 0)) ** 2
+    variance = ints["w"].shape[1] * (x_std * 2.0 ** max(k, 0)) ** 2
+    variance += ints["r"].shape[1] * (h_std * 2.0 ** max(-k, 0)) ** 2
     spread = _UNIFORM_STD * float(np.sqrt(variance))
     ints["b"] = rng.integers(-int(spread), int(spread) + 1, rows)
     if rank_in is None:
@@ -106,17 +117,20 @@ def sample(case: Case) -> Sample:
     if case.cell is Gru:
         ints["b_hn"] = rng.integers(-int(spread), int(spread) + 1, case.hidden)
         largest_bias = largest_bias + np.pad(np.abs(ints["b_hn"]), (2 * case.hidden, 0))
-    refuse_overflow(reach(ints["w"], x_bounds, ints["r"], h_bounds, largest_bias, case.k) << shift, case.name)
+    refuse_overflow(reach(ints["w"], x_bounds, ints["r"], h_bounds, largest_bias, k) << shift, case.name)
+    if case.joint:
+        del ints["r"]
     if case.initial_state:
         ints["h0"] = _extremes(rng, case.hidden, 8 if case.cell is Lstm else 16)
         if case.cell is Lstm:
             ints["c0"] = _extremes(rng, case.hidden, 16)
     numerics: LstmNumerics | GruNumerics = (
-        LstmNumerics(case.zero_point, case.k, shift, case.fraction, low_in, low_out)
+        LstmNumerics(case.zero_point, case.k, shift, case.fraction, low_in, low_out, low_joint)
         if case.cell is Lstm
         else GruNumerics(case.zero_point, case.k, shift, low_in, low_out)
     )
-    attrs = case.cell(case.hidden, rank_in is not None, rank_out is not None, case.initial_state, case.reverse)
+    flags = (rank_in is not None, rank_out is not None, case.initial_state, case.reverse)
+    attrs = Lstm(case.hidden, *flags, case.joint) if case.cell is Lstm else Gru(case.hidden, *flags)
     name = "lstm" if case.cell is Lstm else "gru"
     node = Node(name, name, {role: role for role in ("x", *ints)}, "y", attrs, name, numerics)
     types = {
@@ -147,6 +161,18 @@ def _low_rank(
     m, shift = multipliers(rng.uniform(0.7, 1.3, rank) * spread / product, "the factor")
     bounds = low_rank_bounds(q, b, m, shift)
     ints |= {f"q_{side}": q, f"m_{side}": m} | ({"b_in": b} if side == "in" else {})
+    return LowRank(shift, 12, int(bounds.max())), bounds
+
+
+def _joint(rng: np.random.Generator, ints: dict[str, Ints], case: Case) -> tuple[LowRank, Ints]:
+    """The same of a random factor of both operands."""
+    q_in, q_out = (_weights(rng, case.ranks[0] or 1, features) for features in (case.inputs, case.hidden))
+    b = -(case.zero_point * q_in.sum(axis=1)) << max(case.k, 0)
+    product = _UNIFORM_STD**2 * np.hypot(*np.sqrt([case.inputs, case.hidden]) * 2.0 ** np.maximum((case.k, -case.k), 0))
+    m, shift = multipliers(rng.uniform(0.7, 1.3, len(q_in)) * case.spread / product, "the factor")
+    refuse_overflow(joint_reach(q_in, q_out, b, case.k) << shift, case.name)
+    bounds = joint_bounds(q_in, q_out, b, m, case.k, shift)
+    ints |= {"q_in": q_in, "q_out": q_out, "b_in": b, "m_in": m}
     return LowRank(shift, 12, int(bounds.max())), bounds
 
 

@@ -63,16 +63,37 @@ class Factor:
     bounds: Ints
 
 
-def accumulator_scale(x: Operand, h: Operand, bias: Floats, k: int) -> Floats:
+@dataclass(frozen=True, slots=True, eq=False)
+class JointFactor:
+    """A quantised projector of both operands: z = sat16(RQ((q_in x << max(k,0)) + (q_out h << max(-k,0)) + b, m)).
+
+    ``bounds`` is the largest |z| of each component.
+    """
+
+    q_in: Ints
+    q_out: Ints
+    b: Ints
+    m: Ints
+    k: int
+    low_rank: LowRank
+    bounds: Ints
+
+
+def bias_floor(bias: Floats) -> Floats:
+    """Least accumulator step of each gate row: keeps b in int32 and m large where weights are near 0."""
+    floor: Floats = np.maximum(np.abs(bias) * 2.0**-29, 2.0**-24)
+    return floor
+
+
+def accumulator_scale(x: Operand, h: Operand, floor: Floats, k: int) -> Floats:
     """Real value of one accumulator step per row, for the layer's k."""
-    from_x = np.abs(x.matrix).max(axis=1) * x.scale / (127 * 2.0 ** max(k, 0))
-    from_h = np.abs(h.matrix).max(axis=1) * h.scale / (127 * 2.0 ** max(-k, 0))
-    floor = np.maximum(np.abs(bias) * 2.0**-29, 2.0**-24)  # keeps b in int32 and m large where weights are near 0
+    from_x = np.abs(x.matrix).max(axis=1, initial=0.0) * x.scale / (127 * 2.0 ** max(k, 0))
+    from_h = np.abs(h.matrix).max(axis=1, initial=0.0) * h.scale / (127 * 2.0 ** max(-k, 0))
     scale: Floats = np.maximum(np.maximum(from_x, from_h), floor)
     return scale
 
 
-def choose_k(x: Operand, h: Operand, bias: Floats) -> int:
+def choose_k(x: Operand, h: Operand, floor: Floats) -> int:
     """The k with the least mean rounding noise of both products; the smallest |k| among equals.
 
     A shift of a low-rank intermediate is limited to its headroom; where the intermediate's own scale can take
@@ -82,7 +103,7 @@ def choose_k(x: Operand, h: Operand, bias: Floats) -> int:
     high = _K_ON_LOW_RANK if x.low_rank and not h.low_rank else _K_RANGE
 
     def noise(k: int) -> float:
-        a = accumulator_scale(x, h, bias, k)
+        a = accumulator_scale(x, h, floor, k)
         from_x = (a * 2.0 ** max(k, 0) / x.scale) ** 2 * x.energy
         from_h = (a * 2.0 ** max(-k, 0) / h.scale) ** 2 * h.energy
         return float(np.mean(from_x + from_h))
@@ -99,9 +120,9 @@ def absorb_k(x: Operand, h: Operand, k: int) -> tuple[Operand, Operand, int]:
     return x, h, k
 
 
-def gate_rows(x: Operand, h: Operand, bias: Floats, k: int) -> GateRows:
+def gate_rows(x: Operand, h: Operand, floor: Floats, k: int) -> GateRows:
     """w = round(W s_x / (A 2^k+)), r = round(R s_h / (A 2^k-))."""
-    a = accumulator_scale(x, h, bias, k)
+    a = accumulator_scale(x, h, floor, k)
     w = nearest(x.matrix * x.scale / (a[:, None] * 2.0 ** max(k, 0)))
     r = nearest(h.matrix * h.scale / (a[:, None] * 2.0 ** max(-k, 0)))
     return GateRows(w, r, a)
@@ -116,6 +137,29 @@ def factor(matrix: Floats, scale: float, zero_point: int, z_scale: float, where:
     refuse_overflow((np.abs(q).sum(axis=1) * 128 + np.abs(b)) << shift, where)
     bounds = low_rank_bounds(q, b, m, shift)
     return Factor(q, b, m, LowRank(shift, -round(math.log2(z_scale)), int(bounds.max())), bounds)
+
+
+def joint_factor(x: Operand, h: Operand, zero_point: int, z_scale: float, where: str) -> JointFactor:
+    """Quantises a projector of both int8 operands, (rank, D) and (rank, H), by the rule of the gate rows."""
+    floor = np.full(len(x.matrix), z_scale * 2.0**-13)  # as of gate rows, whose unit is 2^-11: m is at least 2^19
+    k = choose_k(x, h, floor)
+    rows = gate_rows(x, h, floor, k)
+    b = -(zero_point * rows.w.sum(axis=1)) << max(k, 0)
+    m, shift = multipliers(rows.scale / z_scale, where)
+    refuse_overflow(joint_reach(rows.w, rows.r, b, k) << shift, where)
+    bounds = joint_bounds(rows.w, rows.r, b, m, k, shift)
+    low_rank = LowRank(shift, -round(math.log2(z_scale)), int(bounds.max()))
+    return JointFactor(rows.w, rows.r, b, m, k, low_rank, bounds)
+
+
+def joint_reach(q_in: Ints, q_out: Ints, b: Ints, k: int) -> Ints:
+    """Largest |accumulator| of each component over int8 operands."""
+    return reach(q_in, np.full(q_in.shape[1], 128), q_out, np.full(q_out.shape[1], 128), b, k)
+
+
+def joint_bounds(q_in: Ints, q_out: Ints, b: Ints, m: Ints, k: int, shift: int) -> Ints:
+    """Largest |z| of each component that any int8 operands can give."""
+    return np.minimum(requantise(joint_reach(q_in, q_out, b, k), m, shift), 2**15)
 
 
 def low_rank_bounds(q: Ints, b: Ints, m: Ints, shift: int) -> Ints:

@@ -26,7 +26,7 @@ from projgen.errors import InputError
 from projgen.ir import attrs as attrs_module
 from projgen.ir import numerics as numerics_module
 from projgen.ir.graph import Array, Graph, Node, Port, Stage, Value
-from projgen.ir.types import DType, Quant, TensorType
+from projgen.ir.types import ADDED, DType, Quant, TensorType
 from projgen.quant.dead_channels import RemovedChannels
 
 FORMAT: Final = "projgen-quantised-model"
@@ -195,9 +195,14 @@ def _graph_of(record: Mapping[str, Any], archive: zipfile.ZipFile) -> Graph:
 
 
 def _encode(value: Any) -> Any:
-    """Records as {"is": class, field: value}, enumerations by value, infinities as text."""
+    """Records as {"is": class, field: value}, enumerations by value, infinities as text.
+
+    A field marked ``ADDED`` is left out at its default, so that files without it keep their hash.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return {"is": type(value).__name__, **{f.name: _encode(getattr(value, f.name)) for f in fields(value)}}
+        all_fields = {f: getattr(value, f.name) for f in fields(value)}
+        kept = {f.name: _encode(v) for f, v in all_fields.items() if f.metadata != ADDED or v != f.default}
+        return {"is": type(value).__name__, **kept}
     if isinstance(value, tuple):
         return [_encode(v) for v in value]
     if isinstance(value, DType):
@@ -216,7 +221,8 @@ def _decode(hint: Any, value: Any) -> Any:
         if cls not in options:
             raise ValueError(f"a {value['is']} record where {hint} belongs")
         hints = typing.get_type_hints(cls)
-        return cls(**{f.name: _decode(hints[f.name], value[f.name]) for f in fields(cls)})
+        kept = [f.name for f in fields(cls) if f.name in value or f.metadata != ADDED]
+        return cls(**{name: _decode(hints[name], value[name]) for name in kept})
     if isinstance(value, list):
         repeated = len(arguments) == 2 and arguments[1] is Ellipsis
         if origin is not tuple or not (repeated or len(arguments) == len(value)):

@@ -51,7 +51,7 @@ typedef struct {
     const int32_t *bias;             /* [gates * units] */
     const int32_t *multipliers;      /* [gates * units] */
     int32_t input_width;             /* inputs, or the rank of the input factor */
-    int32_t recurrent_width;         /* units, or the rank of the recurrent factor */
+    int32_t recurrent_width;         /* units, or the rank of the recurrent factor; 0: no such part */
     int32_t input_shift;             /* max(k, 0) */
     int32_t recurrent_shift;         /* max(-k, 0) */
     int32_t shift;                   /* of the requantisation */
@@ -72,6 +72,9 @@ PG_INLINE int32_t pg_input_part(const pg_gates *g, pg_operands v, int32_t row) {
 
 PG_INLINE int32_t pg_recurrent_part(const pg_gates *g, pg_operands v, int32_t row) {
     const int32_t width = g->recurrent_width;
+    if (width == 0) {
+        return 0;
+    }
     return pg_shift_left(pg_dot(g->recurrent_weights + row * width, v.h, width, v.h_wide),
                          g->recurrent_shift);
 }

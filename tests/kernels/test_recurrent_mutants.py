@@ -25,6 +25,7 @@ FAULTS = (
     ("portable", "pg_recurrent.h", "z += input->rank;", "z += recurrent->rank;"),
     ("portable", "pg_recurrent.h", "width, v.x_wide), g->input_shift)", "width, v.x_wide), g->recurrent_shift)"),
     ("portable", "pg_lstm.h", "units + j));", "2 * units + j));"),
+    ("portable", "pg_lstm.h", "pg_gate(&p->factor, from, j)", "pg_gate(&p->factor, from, 0)"),
     ("portable", "pg_lstm.h", "15 - fraction", "14 - fraction"),
     ("portable", "pg_lstm.h", "pg_shift_left(cell, 12 - fraction)", "cell"),
     ("portable", "pg_lstm.h", "memcpy(state, p->initial_cells, 2 * units)", "memcpy(state, p->initial_cells, units)"),

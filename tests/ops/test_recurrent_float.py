@@ -69,6 +69,27 @@ def test_factors_multiply_out(cell: str) -> None:
     np.testing.assert_allclose(record(attrs).reference(projected, {**args, **low}), want, atol=1e-12)
 
 
+def test_a_joint_lstm_is_one_with_equal_first_factors() -> None:
+    attrs, args, _ = torch_case("lstm", 3, 5, True)
+    rng = np.random.default_rng(1)
+    low = {"w": rng.normal(size=(20, 4)), "q_in": rng.normal(size=(3, 4)), "q_out": rng.normal(size=(5, 4))}
+    given = {role: a for role, a in {**args, **low}.items() if role != "r"}
+    joint = Lstm(5, True, True, initial_state=True, joint=True)
+    separate = Lstm(5, True, True, initial_state=True)
+    want = record(attrs).reference(separate, {**given, "r": low["w"]})
+    np.testing.assert_allclose(record(attrs).reference(joint, given), want, atol=1e-12)
+    traces, apart = (recurrent.reference_traces(a, {**given, "r": low["w"]}) for a in (joint, separate))
+    assert set(traces) == {"h", "c", "z"}
+    np.testing.assert_allclose(traces["z"], apart["z_in"] + apart["z_out"], atol=1e-12)
+    types = float_types(given)
+    assert recurrent.infer(joint, types) == TensorType((TIME, 5))
+    assert recurrent.cost(joint, types, types["x"]).macs == 4 * (20 + 3 + 5)
+    with pytest.raises(InputError, match=r"q_out of an LSTM has shape \(5, 3\).*\(5, 4\)"):
+        recurrent.infer(joint, {**types, "q_out": TensorType((5, 3))})
+    with pytest.raises(InputError, match="an LSTM is joint without both factors"):
+        recurrent.infer(Lstm(5, True, joint=True), types)
+
+
 def test_float32_stays_float32() -> None:
     attrs, args, want = torch_case("lstm", 3, 5, False)
     y = recurrent.LSTM.reference(attrs, {**args, "x": args["x"].astype(np.float32)})

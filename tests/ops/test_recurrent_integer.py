@@ -55,6 +55,10 @@ def sat(v: int, bits: int) -> int:
     return max(-(1 << (bits - 1)), min((1 << (bits - 1)) - 1, v))
 
 
+def dot(a: list[int], b: list[int]) -> int:
+    return sum(u * v for u, v in zip(a, b, strict=True))
+
+
 def rq(acc: int, m: int, p: int) -> int:
     return ((acc << p) * m + 2**31) >> 32
 
@@ -91,18 +95,20 @@ def plain_sequence(s: Sample, row: int) -> list[list[int]]:
         v, u = x, h8
         if n.input_low_rank:
             p = n.input_low_rank.shift
-            v = [
-                sat(rq(sum(q * e for q, e in zip(qs, x, strict=True)) + b, m, p), 16)
-                for qs, b, m in zip(a["q_in"], a["b_in"], a["m_in"], strict=True)
-            ]
+            v = [sat(rq(dot(qs, x) + b, m, p), 16) for qs, b, m in zip(a["q_in"], a["b_in"], a["m_in"], strict=True)]
         if n.recurrent_low_rank:
             p = n.recurrent_low_rank.shift
-            u = [
-                sat(rq(sum(q * e for q, e in zip(qs, h8, strict=True)), m, p), 16)
-                for qs, m in zip(a["q_out"], a["m_out"], strict=True)
+            u = [sat(rq(dot(qs, h8), m, p), 16) for qs, m in zip(a["q_out"], a["m_out"], strict=True)]
+        if isinstance(n, LstmNumerics) and n.joint_low_rank:
+            p, left, right = n.joint_low_rank.shift, max(n.k, 0), max(-n.k, 0)
+            v = [
+                sat(rq((dot(qs, x) << left) + (dot(us, h8) << right) + b, m, p), 16)
+                for qs, us, b, m in zip(a["q_in"], a["q_out"], a["b_in"], a["m_in"], strict=True)
             ]
-        ax = [(sum(w * e for w, e in zip(ws, v, strict=True)) << max(n.k, 0)) for ws in a["w"]]
-        ah = [(sum(w * e for w, e in zip(ws, u, strict=True)) << max(-n.k, 0)) for ws in a["r"]]
+            ax, ah = [dot(ws, v) for ws in a["w"]], [0] * len(a["w"])
+        else:
+            ax = [dot(ws, v) << max(n.k, 0) for ws in a["w"]]
+            ah = [dot(ws, u) << max(-n.k, 0) for ws in a["r"]]
 
         def gate(g: int, j: int, extra: int, ax: list[int] = ax) -> int:
             row = g * attrs.hidden + j

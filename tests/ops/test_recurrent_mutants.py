@@ -19,6 +19,7 @@ FAULTS = (
     ("(a * b + (1 << 14)) >> 15", "(a * b + (1 << 13)) >> 15"),
     ('acc = acc + args["b_in"]', "acc = acc + 0"),
     ('product(from_h, args["r"]) << max(-n.k, 0)) + args["b"]', 'product(from_h, args["r"])) + args["b"]'),
+    ('args["q_out"]) << max(-k, 0)', 'args["q_out"]) << max(k, 0)'),
     ("v_i, v_f, v_g, v_o", "v_i, v_g, v_f, v_o"),
     ("15 - fraction", "16 - fraction"),
     ("c << (12 - fraction), 16", "c << (12 - fraction), 17"),

@@ -13,7 +13,16 @@ from projgen.ir.graph import Graph, Node, Port, Stage, Value
 from projgen.ir.types import TIME, DType, Quant, TensorType
 from projgen.ops import recurrent
 from projgen.ops.record import Array
-from projgen.quant.recurrent import Operand, absorb_k, cell_fraction, choose_k, factor, reach, refuse_overflow
+from projgen.quant.recurrent import (
+    Operand,
+    absorb_k,
+    cell_fraction,
+    choose_k,
+    factor,
+    joint_factor,
+    reach,
+    refuse_overflow,
+)
 from projgen.quant.scope import Quantised, QuantScope, Stats
 
 Cell = type[Lstm] | type[Gru]
@@ -33,6 +42,7 @@ def float_layer(
     gain: float = 1.0,
     x_gain: float = 1.0,
     state: bool = False,
+    joint: bool = False,
 ) -> tuple[Graph, dict[str, Array]]:
     """A float one-layer graph with random weights, and its arguments with 4 random sequences of 30 steps."""
     rng = np.random.default_rng(3)
@@ -52,7 +62,10 @@ def float_layer(
         args["h0"] = rng.uniform(-1, 1, hidden)
         if cell is Lstm:
             args["c0"] = rng.normal(size=hidden)
-    attrs = cell(hidden, r_in is not None, r_out is not None, state)
+    flags = (r_in is not None, r_out is not None, state)
+    attrs = Lstm(hidden, *flags, joint=joint) if cell is Lstm else Gru(hidden, *flags)
+    if joint:
+        del args["r"]
     name = cell.__name__.lower()
     node = Node("cell", name, {role: f"p.{role}" if role != "x" else "x" for role in args}, "y", attrs, "net.rnn")
     values = {f"p.{role}": Value(f"p.{role}", TensorType(a.shape), a) for role, a in args.items() if role != "x"}
@@ -104,6 +117,45 @@ def test_integers_follow_the_floats(cell: Cell, ranks: tuple[int | None, int | N
         assert "x" not in value.name.split(".")
     m = next(v.data for v in result.values if v.name == "cell.m")
     assert (m % 4 == 0).all() and (m > 0).all()
+
+
+@pytest.mark.parametrize("x_gain", [0.02, 1.0, 20.0])
+def test_a_joint_layer_follows_the_floats(x_gain: float) -> None:
+    """One z whose products k weighs, its scale by the 13-bit rule, its bound proven."""
+    graph, args = float_layer(Lstm, ranks=(5, 5), x_gain=x_gain, joint=True)
+    args["q_in"] /= x_gain
+    graph = graph.with_(values=[Value("p.q_in", TensorType(args["q_in"].shape), args["q_in"])])
+    result, y, want = quantised(graph, args)
+    assert np.sqrt(np.mean((y - want) ** 2) / np.mean(want**2)) < 0.025
+    (node,) = result.nodes
+    n = node.numerics
+    assert set(node.inputs) == {"x", "w", "b", "m", "q_in", "q_out", "b_in", "m_in"}
+    assert n.input_low_rank is None and n.recurrent_low_rank is None
+    peak = np.abs(recurrent.reference_traces(graph.nodes[0].attrs, args)["z"]).max() * 2.0**n.joint_low_rank.exponent
+    assert 2047 < peak <= 4095
+    ints = {v.name.removeprefix("cell."): v.data.astype(np.int64) for v in result.values}
+    shifts = 2 ** max(n.k, 0), 2 ** max(-n.k, 0)
+    zero = scope_of(graph, args).types["x"].quant.zero_point
+    assert (ints["b_in"] == -zero * ints["q_in"].sum(1) * shifts[0]).all()
+    assert max(np.abs(ints["q_in"]).max(), np.abs(ints["q_out"]).max()) == 127
+    far = shifts[0] * np.abs(ints["q_in"]).sum(1) + shifts[1] * np.abs(ints["q_out"]).sum(1)
+    largest = ((far * 128 + np.abs(ints["b_in"])) * ints["m_in"] * 2**n.joint_low_rank.shift + 2**31) >> 32
+    assert n.joint_low_rank.bound == min(largest.max(), 2**15)
+
+
+def test_k_weighs_the_products_of_a_joint_factor() -> None:
+    found = []
+    for gain in (0.01, 1.0, 30.0):
+        result, *_ = quantised(*float_layer(Lstm, ranks=(5, 5), x_gain=gain, joint=True))
+        found.append(result.nodes[0].numerics.k)
+    assert found[0] < 0 < found[2] and found == sorted(found)
+
+
+def test_a_joint_factor_that_could_overflow_is_refused() -> None:
+    x = Operand(np.full((2, 70000), 1.0), 2.0**-7, 1.0, False)
+    h = Operand(np.full((2, 70000), 1.0), 2.0**-7, 1.0, False)
+    with pytest.raises(InputError, match=r"accumulator of row 0 can reach .* 32 bits do not hold.*layer rnn"):
+        joint_factor(x, h, 3, 2.0**-3, "layer rnn")
 
 
 def test_k_balances_the_operands() -> None:

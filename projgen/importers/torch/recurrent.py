@@ -29,6 +29,11 @@ class _Cell:
     q_out: Array | None
 
     @property
+    def is_joint(self) -> bool:
+        """Whether both products share their first factor; the GRU's candidate gate needs its two apart."""
+        return self.q_in is not None and self.q_out is not None and np.array_equal(self.w, self.r)
+
+    @property
     def factors(self) -> dict[str, Array]:
         return {role: q for role, q in (("q_in", self.q_in), ("q_out", self.q_out)) if q is not None}
 
@@ -134,14 +139,14 @@ def _emit(
     """The node of one cell; its inputs in the operator's order."""
     roles = ("x", "w", "r", "b", "b_hn", "q_in", "q_out", "h0", "c0")
     given = {**inputs, "w": cell.w, "r": cell.r}
-    kind, gates = (ir.Lstm, 4) if op == "lstm" else (ir.Gru, 3)
-    attrs = kind(
-        hidden=cell.w.shape[0] // gates,
-        input_projected=cell.q_in is not None,
-        recurrent_projected=cell.q_out is not None,
-        initial_state="h0" in inputs,
-        reverse=reverse,
-    )
+    flags = (cell.q_in is not None, cell.q_out is not None, "h0" in inputs, reverse)
+    attrs: ir.Lstm | ir.Gru
+    if op == "lstm":
+        attrs = ir.Lstm(cell.w.shape[0] // 4, *flags, joint=cell.is_joint)
+        if attrs.joint:
+            del given["r"]
+    else:
+        attrs = ir.Gru(cell.w.shape[0] // 3, *flags)
     return imp.emit(call, op, attrs, {role: given[role] for role in roles if role in given}, call.base + suffix)
 
 

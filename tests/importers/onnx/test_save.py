@@ -126,6 +126,25 @@ def test_a_first_factor_that_both_products_share_stays_shared(joint: Any, tmp_pa
     assert layer.weight_hh is layer.weight_ih and torch.equal(layer.weight_ih, model.rnn.weight_ih)
 
 
+def test_a_joint_lstm_of_any_file_compiles_to_the_same_bytes(tmp_path: Path) -> None:
+    """From memory, from .onnx (ours and a plain exporter's) and from .pt2."""
+    model = recurrent(ProjectedLSTM, (4, 4), batch_first=True, joint=True)
+    x = torch.randn(2, 7, 6)
+    torch.onnx.export(model, (x,), tmp_path / "plain.onnx", dynamo=True, optimize=False, verbose=False)
+    torch.export.save(torch.export.export(model, (x,)), tmp_path / "m.pt2")
+    ours = projgen.save(model, tmp_path / "m.onnx", x)
+    sources = {"memory": model, "ours": ours, "plain": tmp_path / "plain.onnx", "pt2": tmp_path / "m.pt2"}
+    quantised = {name: projgen.quantize(source, [x]) for name, source in sources.items()}
+    for name, q in quantised.items():
+        assert [n.attrs.joint for n in q.graph.nodes if n.op == "lstm"] == [True], name
+        assert q.digest() == quantised["memory"].digest(), name
+    written = [projgen.compile(quantised[n], target="host", out=tmp_path / n) for n in ("memory", "ours", "pt2")]
+    files = ("model.c", "model_kernels.h", "model_weights.h")  # the others hold the names of inputs
+    texts = [[(a.directory / name).read_bytes() for name in files] for a in written]
+    assert texts[0] == texts[1] == texts[2]
+    assert written[0].quantized.digest() == quantised["memory"].digest()
+
+
 @pytest.mark.parametrize("exporter", ["plain", "torchscript"])
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("kind", [ProjectedLSTM, ProjectedGRU])

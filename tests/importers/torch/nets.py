@@ -208,6 +208,14 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
         ),
         ((7, 5),),
     ),
+    "joint": (
+        lambda: Fn(
+            lambda m, x: m.fc(m.a(x)[0][:, -1]),
+            a=ProjectedLSTM(5, 8, [6, 3], [6, 4], joint=[True, False], bidirectional=True, **RNN),
+            fc=nn.Linear(16, 3),
+        ),
+        ((7, 5),),
+    ),
     "branches": (lambda: Fn(_branches, a=nn.Conv2d(2, 3, 3, padding=1), b=nn.Conv2d(2, 4, 1)), ((2, 8, 8),)),
     "functional": (lambda: Fn(_functional, conv=nn.Conv2d(2, 3, (3, 2), (2, 1))), ((2, 9, 8),)),
     "decoder": (lambda: Fn(_decoder, fc=nn.Linear(6, 120), conv=nn.Conv2d(4, 2, 3)), ((6,),)),

@@ -37,6 +37,7 @@ CANONICAL = {
     "initial_state": "lstm linear softmax",
     "mean_time": "lstm mean_time linear",
     "projected": "lstm gru select reshape linear",
+    "joint": "lstm lstm concat select linear",
     "all_layers": "gru gru gru select select select reshape reshape reshape concat reshape",
     "functional": "conv2d unary max_pool2d slice slice unary add transpose reshape",
     "positions": "linear slice slice reshape reshape concat select select unary mul slice linear",
@@ -173,6 +174,16 @@ def test_factors_of_a_projected_rnn_are_kept() -> None:
         assert np.array_equal(graph.data(node, role), parameter.detach().numpy())
 
 
+def test_a_shared_first_factor_makes_a_joint_lstm() -> None:
+    module, inputs = build("joint")
+    joint, separate, *_ = import_module(module, inputs).nodes
+    graph = import_module(module, inputs)
+    assert joint.attrs.joint and set(joint.inputs) == {"x", "w", "b", "q_in", "q_out"}
+    assert not separate.attrs.joint and separate.inputs["r"]
+    for role, parameter in (("w", "weight_ih"), ("q_in", "input_projector"), ("q_out", "output_projector")):
+        assert np.array_equal(graph.data(joint, role), module.a.get_parameter(parameter).detach().numpy())
+
+
 def test_a_projected_layer_is_named_like_its_unpacked_form() -> None:
     core = projected_linear(torch.randn(4, 2), torch.randn(2, 5), torch.randn(4))
     layer = ProjectedLayer(
@@ -187,7 +198,7 @@ def test_a_projected_layer_is_named_like_its_unpacked_form() -> None:
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("name", ["residual", "projected", "initial_state", "functional"])
+@pytest.mark.parametrize("name", ["residual", "projected", "joint", "initial_state", "functional"])
 def test_saved_programs(name: str, dynamic: bool, tmp_path: Path) -> None:
     """A .pt2 file, its batch fixed or dynamic, gives the graph of the module itself."""
     module, inputs = build(name)
