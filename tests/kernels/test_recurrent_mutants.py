@@ -28,7 +28,7 @@ FAULTS = (
     ("portable", "pg_lstm.h", "pg_gate(&p->factor, from, j)", "pg_gate(&p->factor, from, 0)"),
     ("portable", "pg_lstm.h", "15 - fraction", "14 - fraction"),
     ("portable", "pg_lstm.h", "pg_shift_left(cell, 12 - fraction)", "cell"),
-    ("portable", "pg_lstm.h", "memcpy(state, p->initial_cells, 2 * units)", "memcpy(state, p->initial_cells, units)"),
+    ("portable", "pg_lstm.h", "memcpy(state, cells, 2 * units)", "memcpy(state, cells, units)"),
     ("portable", "pg_lstm.h", "memcpy(hidden, y, (size_t)p->units)", "memcpy(hidden, y, (size_t)p->units - 1)"),
     ("portable", "pg_gru.h", "+ p->candidate_bias[j]", "+ 0"),
     ("portable", "pg_gru.h", "* reset) >> 16)", "* reset + 32768) >> 16)"),
