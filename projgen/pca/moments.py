@@ -1,12 +1,15 @@
 """Streaming first and second moments of row vectors, in memory that does not grow with the rows.
 
-Rows are shifted by the mean of the first block seen, multiplied in their own precision (one GEMM per block) and
-added up in float64. The shift keeps the small eigenvalues: plain float32 sums of squares lose them where the
-mean is large. Sums of moments are moments, so parts computed apart (batches, processes) can be joined.
+Rows are shifted by the mean of the first block seen, multiplied in their own precision and added up in float64.
+The shift keeps the small eigenvalues: plain float32 sums of squares lose them where the mean is large. The product
+is symmetric: per block of rows each panel of features is multiplied with itself and those after it only, which
+takes little more than half of a full product's work. Sums of moments are moments, so parts computed apart
+(batches, processes) can be joined.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-_BLOCK = 1024
+_BLOCK = 1024  # rows
+_PANEL = 128  # features
+_PANELS = 16
 
 
 @dataclass(slots=True)
@@ -47,7 +52,8 @@ class Moments:
             self._outer = torch.zeros(self.width, self.width, dtype=torch.float64, device=rows.device)
         for start in range(0, rows.shape[0], _BLOCK):
             block = rows[start : start + _BLOCK] - self._shift
-            self._outer += block.T @ block
+            for first, last in self._panels():
+                self._outer[first:last, first:] += block[:, first:last].T @ block[:, first:]
             self._sum += block.sum(0)
         self.rows += rows.shape[0]
 
@@ -61,9 +67,18 @@ class Moments:
             summed(self._outer, self.group)
         shift = self._shift.double()
         delta = self._sum / self.rows
-        centred = self._outer / self.rows - torch.outer(delta, delta)
-        covariance = (centred + centred.T) / 2
+        covariance = (self._outer / self.rows).addr_(delta, delta, alpha=-1.0)
+        for first, last in self._panels():
+            square = covariance[first:last, first:last]
+            square.copy_((square + square.T) / 2)
+            covariance[last:, first:last] = covariance[first:last, last:].T
         return MomentSummary(self.rows, (shift + delta).cpu().numpy(), covariance.cpu().numpy())
+
+    def _panels(self) -> Iterator[tuple[int, int]]:
+        """(first, last + 1) of the panels of features; of their products only those on and right of the diagonal
+        are added up."""
+        size = max(_PANEL, -(-self.width // _PANELS))
+        return ((first, min(first + size, self.width)) for first in range(0, self.width, size))
 
 
 @dataclass(frozen=True, slots=True)

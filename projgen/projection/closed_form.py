@@ -45,7 +45,7 @@ def regularised(curvature: Array | None, size: int, ridge: float = _RIDGE) -> Ar
     """G + ridge * lambda_max * I; the identity when there is no curvature or it is zero."""
     if curvature is None:
         return np.eye(size)
-    top = float(np.linalg.norm(curvature, 2))
+    top = float(np.linalg.eigvalsh(curvature)[-1])
     return np.eye(size) if top <= 0.0 else np.asarray(curvature + ridge * top * np.eye(size))
 
 
@@ -114,11 +114,11 @@ def pca_factors(
         core = dense.weight[group]
         if q is not None:
             block = q[group * layer.inputs : (group + 1) * layer.inputs]
-            core = np.einsum("oct,cr->ort", core, block)
+            core = (core.transpose(0, 2, 1) @ block).transpose(0, 2, 1)
             projectors.append(block.T)
         if u is not None:
             block = u[group * layer.outputs : (group + 1) * layer.outputs]
-            core = np.einsum("os,oct->sct", block, core)
+            core = (block.T @ core.reshape(len(core), -1)).reshape(-1, *core.shape[1:])
             if dense.bias is not None:
                 biases.append(block.T @ dense.bias[group * layer.outputs : (group + 1) * layer.outputs])
         cores.append(core)

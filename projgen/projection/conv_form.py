@@ -4,13 +4,20 @@ Per group, with W (O, C, K taps), S the second moment of the patches (centred wh
 X = S W^T and L = G^1/2, the error of W~ = U core (Q x I_K)^T is tr L (W - W~) S (W - W~)^T L. For fixed Q the
 best B = U core is a least-squares solution and the best U of rank r_out comes from one eigenproblem, for every
 r_out at once; for fixed U and core the best Q solves linear equations in C*r_in unknowns.
+
+The leading columns of the first Q nest, and with the channels before the kernel positions so do the normal
+equations: the Cholesky factor for r_in columns is the leading block of that for all C. One factorisation per
+group serves every rank.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from projgen.pca.collect import LayerStats
 from projgen.projection.closed_form import _descending, _roots, regularised
@@ -18,6 +25,8 @@ from projgen.projection.factors import Array, ConvFactors, DenseWeights
 
 _MAX_UNKNOWNS = 1500
 _SWEEPS = 3
+_RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
+_SINGULAR_RIDGES = _RIDGES[2:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +34,8 @@ class ConvProblem:
     """One group's regression.
 
     ``weight`` (O, C, K), ``second`` S (C*K, C*K), ``root`` L = G^1/2 and its inverse (O, O), ``cross`` X
-    (C*K, O); ``total`` = tr L W S W^T L is the error of leaving everything out.
+    (C*K, O); ``total`` = tr L W S W^T L is the error of leaving everything out; ``ridges``, relative to S's mean
+    diagonal, to try where S is inverted.
     """
 
     weight: Array
@@ -34,6 +44,7 @@ class ConvProblem:
     inverse: Array
     cross: Array
     total: float
+    ridges: tuple[float, ...] = _RIDGES
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -53,8 +64,38 @@ def conv_problems(dense: DenseWeights, stats: LayerStats) -> list[ConvProblem]:
         root, inverse = _roots(g)
         flat = weight.reshape(weight.shape[0], -1)
         cross = second @ flat.T
-        problems.append(ConvProblem(weight, second, root, inverse, cross, float(np.trace(root @ flat @ cross @ root))))
+        total = float(np.sum((flat @ cross) * g))
+        ridges = _RIDGES if patches.rows > len(second) else _SINGULAR_RIDGES
+        problems.append(ConvProblem(weight, second, root, inverse, cross, total, ridges))
     return problems
+
+
+@dataclass(frozen=True, slots=True)
+class LeastSquares:
+    """The best B for the leading columns of an input projector, however many are taken.
+
+    ``q`` (C, R); ``lower`` (R*K, R*K), the Cholesky factor of A = (Q x I)^T S (Q x I) with a ridge; ``solved`` =
+    lower^-1 (Q x I)^T X, (R*K, O).
+    """
+
+    q: Array
+    lower: Array
+    solved: Array
+
+    def explained(self, rank: int) -> Array:
+        """B A B^T (O, O) with the first ``rank`` columns of Q."""
+        leading = self.solved[: rank * self._taps]
+        return leading.T @ leading
+
+    def b(self, rank: int) -> Array:
+        """B (O, rank*K) with the first ``rank`` columns of Q."""
+        size = rank * self._taps
+        upper, solved = torch.from_numpy(self.lower[:size, :size]).T, torch.from_numpy(self.solved[:size])
+        return np.asarray(torch.linalg.solve_triangular(upper, solved, upper=True).numpy().T)
+
+    @property
+    def _taps(self) -> int:
+        return len(self.solved) // self.q.shape[1]
 
 
 def start_projector(problem: ConvProblem) -> Array:
@@ -63,7 +104,8 @@ def start_projector(problem: ConvProblem) -> Array:
     blocks = problem.second.reshape(columns, taps, columns, taps)
     channels = np.einsum("atbt->ab", blocks) / taps
     stack = (problem.root @ problem.weight.reshape(rows, -1)).reshape(rows, columns, taps)
-    gram = np.einsum("oct,odt->cd", stack, stack)
+    by_channel = stack.transpose(1, 0, 2).reshape(columns, -1)
+    gram = by_channel @ by_channel.T
     root, _ = _roots(channels)
     _, vectors = _descending(root @ gram @ root)
     # B of the reduced-rank regression spans gram @ root @ vectors; leading columns nest, so QR serves every rank.
@@ -71,51 +113,82 @@ def start_projector(problem: ConvProblem) -> Array:
     return np.asarray(q)
 
 
-def _best_b(problem: ConvProblem, q: Array | None) -> tuple[Array, Array]:
-    """(B (O, r*K), A = Kq^T S Kq) for fixed Q (C, r); Q of None is the identity."""
+def least_squares(problem: ConvProblem, q: Array) -> LeastSquares:
+    """The least-squares solutions for fixed Q (C, R)."""
     rows, columns, taps = problem.sizes
-    if q is None:
-        return problem.weight.reshape(rows, -1), problem.second
-    blocks = problem.second.reshape(columns, taps, columns, taps)
-    reduced = np.einsum("ci,ctdu,dj->itju", q, blocks, q, optimize=True)
     size = q.shape[1] * taps
-    a = reduced.reshape(size, size)
-    x = np.einsum("ci,cto->ito", q, problem.cross.reshape(columns, taps, rows), optimize=True).reshape(size, rows)
-    ridge = 1e-10 * max(float(np.trace(a)) / size, 1e-300)
-    return np.linalg.solve(a + ridge * np.eye(size), x).T, a
+    turn = torch.from_numpy(q).T
+    second, cross = torch.from_numpy(problem.second), torch.from_numpy(problem.cross)
+    half = (turn @ second.reshape(columns, -1)).reshape(size, -1).T  # S is symmetric: each side in turn
+    a = (turn @ half.reshape(columns, -1)).reshape(size, size)
+    x = (turn @ cross.reshape(columns, -1)).reshape(size, rows)
+    lower = _cholesky(a, problem.ridges)
+    return LeastSquares(q, lower.numpy(), torch.linalg.solve_triangular(lower, x, upper=False).numpy())
 
 
-def output_errors(problem: ConvProblem, q: Array | None) -> Array:
-    """Error at every r_out = 0..O for a fixed input projector; the last entry is that of no output projector."""
-    b, a = _best_b(problem, q)
-    weighted = problem.root @ b
-    values, _ = _descending(weighted @ a @ weighted.T)
-    return np.maximum(problem.total - np.concatenate(([0.0], np.cumsum(values))), 0.0)
+def _cholesky(a: Tensor, ridges: tuple[float, ...]) -> Tensor:
+    """Lower factor of a positive semidefinite matrix with the first ridge that is more than its rounding errors."""
+    mean = max(float(a.trace()) / len(a), 1e-200)
+    added = 0.0
+    for ridge in ridges:
+        a.diagonal().add_(ridge * mean - added)
+        added = ridge * mean
+        lower, failed = torch.linalg.cholesky_ex(a)
+        if not failed:
+            break
+    return lower
+
+
+def output_errors(problem: ConvProblem, start: LeastSquares | None, r_in: int | None) -> Array:
+    """Error at every r_out = 0..O with the first r_in columns of a projector; the last is that of no output projector.
+
+    ``start`` may be None with an ``r_in`` of None, which leaves the input projector out.
+    """
+    explained = _explained(problem, start, r_in)
+    values = np.linalg.eigvalsh(problem.root @ explained @ problem.root)[::-1]
+    return np.maximum(problem.total - np.concatenate(([0.0], np.cumsum(np.clip(values, 0.0, None)))), 0.0)
+
+
+def _explained(problem: ConvProblem, start: LeastSquares | None, r_in: int | None) -> Array:
+    if start is None or r_in is None:
+        return problem.weight.reshape(problem.weight.shape[0], -1) @ problem.cross
+    return start.explained(r_in)
 
 
 def solve(
-    problem: ConvProblem, r_in: int | None, r_out: int | None, sweeps: int = _SWEEPS
+    problem: ConvProblem,
+    r_in: int | None,
+    r_out: int | None,
+    sweeps: int = _SWEEPS,
+    start: LeastSquares | None = None,
 ) -> tuple[Array, Array | None, Array | None]:
-    """(core (r_out or O, r_in or C, K), Q (C, r_in) or None, U (O, r_out) or None) of least error found."""
-    q = None if r_in is None else start_projector(problem)[:, :r_in]
-    if q is not None and q.size <= _MAX_UNKNOWNS:
-        for _ in range(sweeps):
-            core, u = _core(problem, q, r_out)
-            q = _best_q(problem, core, u, q)
-    core, u = _core(problem, q, r_out)
+    """(core (r_out or O, r_in or C, K), Q (C, r_in) or None, U (O, r_out) or None) of least error found.
+
+    ``start``: what ``least_squares`` found for ``start_projector``, where it is known already.
+    """
+    if r_in is None:
+        core, u = _core(problem, None, None, r_out)
+        return core, None, u
+    fixed = start or least_squares(problem, start_projector(problem)[:, :r_in])
+    core, u = _core(problem, fixed, r_in, r_out)
+    q = fixed.q[:, :r_in]
+    for _ in range(sweeps if q.size <= _MAX_UNKNOWNS else 0):
+        q = _best_q(problem, core, u, q)
+        core, u = _core(problem, least_squares(problem, q), r_in, r_out)
     return core, q, u
 
 
-def _core(problem: ConvProblem, q: Array | None, r_out: int | None) -> tuple[Array, Array | None]:
+def _core(
+    problem: ConvProblem, fixed: LeastSquares | None, r_in: int | None, r_out: int | None
+) -> tuple[Array, Array | None]:
     rows, columns, taps = problem.sizes
-    b, a = _best_b(problem, q)
-    inner = columns if q is None else q.shape[1]
+    inner = columns if r_in is None else r_in
+    b = problem.weight.reshape(rows, -1) if fixed is None or r_in is None else fixed.b(r_in)
     if r_out is None:
         return b.reshape(rows, inner, taps), None
-    weighted = problem.root @ b
-    _, vectors = _descending(weighted @ a @ weighted.T)
+    _, vectors = _descending(problem.root @ _explained(problem, fixed, r_in) @ problem.root)
     leading = vectors[:, :r_out]
-    return (leading.T @ weighted).reshape(r_out, inner, taps), problem.inverse @ leading
+    return (leading.T @ problem.root @ b).reshape(r_out, inner, taps), problem.inverse @ leading
 
 
 def _best_q(problem: ConvProblem, core: Array, u: Array | None, q: Array) -> Array:
@@ -126,7 +199,8 @@ def _best_q(problem: ConvProblem, core: Array, u: Array | None, q: Array) -> Arr
     blocks = problem.second.reshape(columns, taps, columns, taps)
     products = np.einsum("ojt,oku->jtku", d, d, optimize=True)
     normal = np.einsum("ctdu,jtku->cjdk", blocks, products, optimize=True).reshape(columns * rank, -1)
-    right = np.einsum("ojt,op,ctp->cj", d, problem.root, problem.cross.reshape(columns, taps, rows), optimize=True)
+    weighted = np.einsum("op,ojt->tpj", problem.root, d, optimize=True).reshape(taps * rows, rank)
+    right = problem.cross.reshape(columns, taps * rows) @ weighted
     ridge = 1e-10 * max(float(np.trace(normal)) / len(normal), 1e-300)
     solved = np.linalg.solve(normal + ridge * np.eye(len(normal)), right.reshape(-1))
     orthonormal, _ = np.linalg.qr(solved.reshape(columns, rank))
@@ -148,12 +222,21 @@ def dense_of(core: Array, q: Array | None, u: Array | None) -> Array:
 
 
 def conv_factors(
-    dense: DenseWeights, stats: LayerStats, problems: list[ConvProblem], r_in: int | None, r_out: int | None
+    dense: DenseWeights,
+    stats: LayerStats,
+    problems: list[ConvProblem],
+    r_in: int | None,
+    r_out: int | None,
+    starts: Sequence[LeastSquares | None] = (),
 ) -> ConvFactors:
-    """Factors of a whole convolution at given ranks per group, with the bias corrected for the mean patch."""
+    """Factors of a whole convolution at given ranks per group, with the bias corrected for the mean patch.
+
+    ``starts``: per group what ``least_squares`` found for ``start_projector``, where it is known already.
+    """
     cores, projectors, outputs, lost = [], [], [], []
-    for problem, patches in zip(problems, stats.patches, strict=True):
-        core, q, u = solve(problem, r_in, r_out)
+    known = starts or [None] * len(problems)
+    for problem, patches, start in zip(problems, stats.patches, known, strict=True):
+        core, q, u = solve(problem, r_in, r_out, start=start)
         cores.append(core)
         if q is not None:
             projectors.append(q.T)

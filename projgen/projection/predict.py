@@ -12,13 +12,19 @@ from projgen.pca.collect import LayerStats
 from projgen.pca.counting import dense_cost, factored_cost
 from projgen.pca.discover import Kind, Layer
 from projgen.projection.closed_form import Regression, output_factors, output_regressions
-from projgen.projection.conv_form import ConvProblem, conv_factors, conv_problems, output_errors, start_projector
+from projgen.projection.conv_form import (
+    ConvProblem,
+    LeastSquares,
+    conv_factors,
+    conv_problems,
+    least_squares,
+    output_errors,
+    start_projector,
+)
 from projgen.projection.factors import Array, DenseWeights, Factors, dense_weights
 from projgen.projection.ranks import DENSE, Choice, Options, explained_options, knapsack, pareto, useful
 
 _GRID = 24
-_COARSE_GRID = 8
-_LARGE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Predictor:
         self._stats: dict[str, LayerStats] = {x.name: stats[x.name] for x in layers}
         self._solved: dict[str, tuple[Regression, ...]] = {}
         self._convs: dict[str, list[ConvProblem]] = {}
-        self._projectors: dict[str, list[Array]] = {}
+        self._starts: dict[str, list[LeastSquares]] = {}
         self._baseline: dict[str, float] = {}
         self._errors: dict[str, dict[Choice, tuple[float, float]]] = {}
         self._tables: list[_Table] = []
@@ -111,7 +117,8 @@ class Predictor:
         """The factors of a layer at given ranks."""
         dense, stats = self._dense[layer.name], self._stats[layer.name]
         if layer.kind is Kind.CONV:
-            return conv_factors(dense, stats, self._convs[layer.name], choice.r_in, choice.r_out)
+            problems, starts = self._convs[layer.name], self._starts[layer.name]
+            return conv_factors(dense, stats, problems, choice.r_in, choice.r_out, starts)
         return output_factors(dense, stats, self._solved[layer.name], choice)
 
     def _options(self, bent: Mapping[str, Weighting] | None) -> list[Options]:
@@ -132,9 +139,8 @@ class Predictor:
         if layer.kind is Kind.CONV:
             problems = self._convs[layer.name] = conv_problems(dense, stats)
             self._baseline[layer.name] = sum(p.total for p in problems) * _positions(stats)
-            self._projectors[layer.name] = [start_projector(p) for p in problems]
-            count = _GRID if layer.inputs * layer.taps <= _LARGE else _COARSE_GRID
-            for r_in in [*_grid(layer.inputs, count), None]:
+            self._starts[layer.name] = [least_squares(p, start_projector(p)) for p in problems]
+            for r_in in [*_grid(layer.inputs, _GRID), None]:
                 errors.update(self._conv_row(layer, r_in))
             return errors
         solved = self._solved[layer.name] = output_regressions(dense, stats)
@@ -154,8 +160,8 @@ class Predictor:
 
     def _conv_row(self, layer: Layer, r_in: int | None) -> dict[Choice, tuple[float, float]]:
         rows = np.zeros(layer.outputs + 1)
-        for problem, q in zip(self._convs[layer.name], self._projectors[layer.name], strict=True):
-            rows += output_errors(problem, None if r_in is None else q[:, :r_in])
+        for problem, start in zip(self._convs[layer.name], self._starts[layer.name], strict=True):
+            rows += output_errors(problem, start, r_in)
         rows *= _positions(self._stats[layer.name])
         row = {Choice(r_in, r): (float(rows[r]), 0.0) for r in range(1, layer.outputs)}
         if r_in is not None:

@@ -19,7 +19,15 @@ from projgen.pca.counting import count_learnables
 from projgen.pca.discover import Kind, Layer
 from projgen.pca.neuron_pca import NeuronPCA
 from projgen.projection.closed_form import regularised, weighted_regression
-from projgen.projection.conv_form import conv_problems, dense_of, error_of, output_errors, solve, start_projector
+from projgen.projection.conv_form import (
+    conv_problems,
+    dense_of,
+    error_of,
+    least_squares,
+    output_errors,
+    solve,
+    start_projector,
+)
 from projgen.projection.factors import dense_weights
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import DENSE, Choice, Options, knapsack, pareto
@@ -183,8 +191,7 @@ def test_conv_without_input_projector_reaches_the_regression_optimum() -> None:
 def test_conv_error_table_is_the_error_of_its_factors() -> None:
     _, _, problem = conv_setup(5)
     for r_in in (1, 3, None):
-        q = None if r_in is None else start_projector(problem)[:, :r_in]
-        table = output_errors(problem, q)
+        table = output_errors(problem, least_squares(problem, start_projector(problem)), r_in)
         assert table[0] == pytest.approx(problem.total)
         for r_out in (1, 4, 7):
             factors = solve(problem, r_in, r_out if r_out < 7 else None, sweeps=0)
