@@ -85,7 +85,7 @@ class LeastSquares:
     def explained(self, rank: int) -> Array:
         """B A B^T (O, O) with the first ``rank`` columns of Q."""
         leading = self.solved[: rank * self._taps]
-        return leading.T @ leading
+        return np.asarray(leading.T @ leading)
 
     def b(self, rank: int) -> Array:
         """B (O, rank*K) with the first ``rank`` columns of Q."""
@@ -95,7 +95,7 @@ class LeastSquares:
 
     @property
     def _taps(self) -> int:
-        return len(self.solved) // self.q.shape[1]
+        return len(self.solved) // int(self.q.shape[1])
 
 
 def start_projector(problem: ConvProblem) -> Array:
@@ -129,7 +129,7 @@ def least_squares(problem: ConvProblem, q: Array) -> LeastSquares:
 def _cholesky(a: Tensor, ridges: tuple[float, ...]) -> Tensor:
     """Lower factor of a positive semidefinite matrix with the first ridge that is more than its rounding errors."""
     mean = max(float(a.trace()) / len(a), 1e-200)
-    added = 0.0
+    lower, added = a, 0.0
     for ridge in ridges:
         a.diagonal().add_(ridge * mean - added)
         added = ridge * mean
@@ -151,7 +151,7 @@ def output_errors(problem: ConvProblem, start: LeastSquares | None, r_in: int | 
 
 def _explained(problem: ConvProblem, start: LeastSquares | None, r_in: int | None) -> Array:
     if start is None or r_in is None:
-        return problem.weight.reshape(problem.weight.shape[0], -1) @ problem.cross
+        return np.asarray(problem.weight.reshape(problem.weight.shape[0], -1) @ problem.cross)
     return start.explained(r_in)
 
 
