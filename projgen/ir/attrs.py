@@ -34,6 +34,22 @@ class Conv2d:
 
 
 @dataclass(frozen=True, slots=True)
+class ConvTranspose2d:
+    """The transpose of a cross-correlation: each pixel adds its multiple of the kernel to the output, ``stride`` apart.
+
+    Inputs: x (H, W, C), w (O, KH, KW, C/groups), b (O,). ``padding`` is cut off the output's borders, then
+    ``output_padding`` rows and columns are added at the bottom and the right. A 1-D one has H = 1.
+    """
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
+    output_padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True, slots=True)
 class Lstm:
     """One layer, one direction, gates i, f, g, o, as torch.nn.LSTM. Output y (T, H).
 
@@ -185,6 +201,7 @@ class Lut:
 Attrs = (
     Linear
     | Conv2d
+    | ConvTranspose2d
     | Lstm
     | Gru
     | BatchNorm

@@ -22,7 +22,9 @@ class Requant:
 
 @dataclass(frozen=True, slots=True)
 class MatrixNumerics:
-    """Linear and Conv2d. Inputs: x int8 or int16, w int8, b int32 (input zero point folded in), m int32 per output."""
+    """Linear, Conv2d and ConvTranspose2d. Inputs: x int8 or int16, w int8, b int32 (zero point of x folded in), m int32
+    per output.
+    """
 
     input_zero_point: int
     requant: Requant

@@ -11,6 +11,7 @@ _FAMILIES = (
     "linear",
     "conv",
     "conv_residual",
+    "conv_transpose",
     "elementwise",
     "pool",
     "softmax",

@@ -8,7 +8,17 @@ from importlib import import_module
 from projgen.errors import UnsupportedError
 from projgen.ops.record import OpDef
 
-_FAMILIES = ("linear", "conv", "conv_residual", "recurrent", "elementwise", "pool", "softmax", "shape")
+_FAMILIES = (
+    "linear",
+    "conv",
+    "conv_residual",
+    "conv_transpose",
+    "recurrent",
+    "elementwise",
+    "pool",
+    "softmax",
+    "shape",
+)
 
 
 @cache

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from projgen.ir.attrs import Activation, Conv2d
+from projgen.ir.attrs import Activation, Conv2d, ConvTranspose2d
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import MatrixNumerics, Requant
 from projgen.ir.types import DType, Quant, TensorType
@@ -156,6 +157,39 @@ def sample(
     batch: int = 1,
 ) -> Sample:
     """A quantised convolution with random (or, saturating, all-extreme) rows; y_scale 0 picks a fitting scale."""
+    return quantised_sample(
+        name,
+        "conv2d",
+        infer,
+        shape,
+        out,
+        kernel,
+        attrs,
+        (x, y),
+        (x_zero, y_zero),
+        y_scale=y_scale,
+        saturating=saturating,
+        batch=batch,
+    )
+
+
+def quantised_sample(
+    name: str,
+    op: str,
+    rule: Callable[[Any, Types], TensorType],
+    shape: tuple[int, int, int],
+    out: int,
+    kernel: tuple[int, int],
+    attrs: Conv2d | ConvTranspose2d,
+    dtypes: tuple[DType, DType],
+    zeros: tuple[int, int],
+    *,
+    y_scale: float = 0.0,
+    saturating: bool = False,
+    batch: int = 1,
+) -> Sample:
+    """A sample of an operator with the weights of a convolution; ``rule`` is its shape rule, pairs are (x, y)."""
+    x, y = dtypes
     rng = generator(name)
     w_shape = (out, *kernel, shape[2] // attrs.groups)
     w = np.where(rng.random(w_shape) < 0.5, -1.0, 1.0) if saturating else rng.standard_normal(w_shape)
@@ -164,16 +198,16 @@ def sample(
     b = rng.standard_normal(out) * (0.01 if y_scale else 0.5)
     wide_in, wide_out = x is DType.INT16, y is DType.INT16
     s_x = 2.0**-9 if wide_in else 0.03125
-    x_type = TensorType(shape, x, Quant(s_x, 0 if wide_in else x_zero))
+    x_type = TensorType(shape, x, Quant(s_x, 0 if wide_in else zeros[0]))
     spread = float(np.abs(w).reshape(out, -1).sum(axis=1).max()) * s_x * (2000 if wide_in else 80)
     scale = y_scale or (2.0 ** np.ceil(np.log2(spread / 4095)) if wide_out else float(np.float32(spread / 255)))
-    quant = Quant(scale, 0 if wide_out else y_zero)
+    quant = Quant(scale, 0 if wide_out else zeros[1])
     types = {"x": x_type, "w": TensorType(w_shape)}
-    y_type = TensorType(infer(attrs, types).shape, y, quant)
+    y_type = TensorType(rule(attrs, types).shape, y, quant)
     rows = quantise_rows(name, w, b, x_type, y_type)
     low, high = clamp_range(attrs.activation, y_type)
     numerics = MatrixNumerics(need_quant(x_type).zero_point, Requant(rows.shift, quant.zero_point, low, high))
-    node = Node(name, "conv2d", {r: r for r in ("x", "w", "b", "m")}, "y", attrs, numerics=numerics)
+    node = Node(name, op, {r: r for r in ("x", "w", "b", "m")}, "y", attrs, numerics=numerics)
     data = draw_near(rng, x_type) if y_scale else draw(rng, x_type, batch)
     if wide_in:
         data = (data // 8).astype(np.int16)

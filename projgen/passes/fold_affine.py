@@ -1,8 +1,9 @@
 """Fold BatchNorm, and constants added to or multiplied with channels, into a neighbouring layer.
 
 y = scale * x + shift per channel merges into the convolution or fully connected layer before it, else into the
-layer after it (a shift only where that layer does not pad), else it becomes a depthwise 1x1 convolution. Behind a
-symbolic time axis, where a map can't be formed, that last form is a fully connected layer with a diagonal matrix.
+layer after it (a shift only where that layer neither pads nor is transposed), else it becomes a depthwise 1x1
+convolution. Behind a symbolic time axis, where a map can't be formed, that last form is a fully connected layer with a
+diagonal matrix.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def into_producer(graph: Graph, node: Node) -> Edit | None:
     layer = graph.producer(source(node)) if form is not None else None
     if form is None or layer is None or sole_reader(graph, layer.output) is None:
         return None
-    if not isinstance(layer.attrs, ir.Linear | ir.Conv2d) or layer.attrs.activation != "none":
+    if not isinstance(layer.attrs, ir.Linear | ir.Conv2d | ir.ConvTranspose2d) or layer.attrs.activation != "none":
         return None
     w, b = graph.data(layer, "w").astype(np.float64), graph.data(layer, "b").astype(np.float64)
     scaled = w * form.scale.reshape(-1, *(1,) * (w.ndim - 1))
@@ -120,11 +121,12 @@ def _moved(v: Floats, view: Node) -> Floats:
 
 def _scaled_input(graph: Graph, node: Node, scale: Floats, shift: Floats) -> dict[str, Array] | None:
     """The layer's weights and bias for an input that lacks scale and shift; None where it can't take them."""
-    if not isinstance(node.attrs, ir.Linear | ir.Conv2d | ir.Lstm | ir.Gru):
+    if not isinstance(node.attrs, ir.Linear | ir.Conv2d | ir.ConvTranspose2d | ir.Lstm | ir.Gru):
         return None
     w, b = graph.data(node, "w").astype(np.float64), graph.data(node, "b").astype(np.float64)
-    if isinstance(node.attrs, ir.Conv2d):
-        if any(node.attrs.padding) and shift.any():
+    if isinstance(node.attrs, ir.Conv2d | ir.ConvTranspose2d):
+        sees_all = isinstance(node.attrs, ir.Conv2d) and not any(node.attrs.padding)
+        if shift.any() and not sees_all:
             return None
         group = np.arange(len(w)) // (len(w) // node.attrs.groups)
         scales, shifts = (v.reshape(node.attrs.groups, -1)[group][:, None, None, :] for v in (scale, shift))

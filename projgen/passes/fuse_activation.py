@@ -17,7 +17,7 @@ def fuse(graph: Graph, node: Node) -> Edit | None:
     layer = graph.producer(node.inputs["x"])
     if layer is None or sole_reader(graph, layer.output) is None:
         return None
-    if not isinstance(layer.attrs, ir.Linear | ir.Conv2d | ir.Add | ir.Mul):
+    if not isinstance(layer.attrs, ir.Linear | ir.Conv2d | ir.ConvTranspose2d | ir.Add | ir.Mul):
         return None
     kind: ir.Activation = "relu6" if "relu6" in {node.attrs.kind, layer.attrs.activation} else "relu"
     fused = replace(layer, attrs=replace(layer.attrs, activation=kind))

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from projgen import ops
-from projgen.ir.attrs import Conv2d
+from projgen.ir.attrs import Conv2d, ConvTranspose2d
 from projgen.ir.graph import Array, Graph, Node
 from projgen.ir.numerics import MatrixNumerics
 from projgen.ir.types import TIME, TensorType
@@ -50,13 +50,13 @@ def channel_bounds(graph: Graph) -> dict[str, Bounds]:
 def folded_constants(node: Node, x: Bounds) -> Array:
     """Channels of x whose part in every sum of a matrix node is one number: constant, and unchanged by its padding."""
     numerics = _numerics(node)
-    padded = isinstance(node.attrs, Conv2d) and any(node.attrs.padding)
+    padded = _sees_padding(node)
     return np.asarray(x.constant & (x.low == numerics.input_zero_point if padded else True))
 
 
 def _bounds(graph: Graph, node: Node, found: Mapping[str, Bounds]) -> Bounds:
     y = graph.type(node.output)
-    if node.op in ("linear", "conv2d", "conv2d_residual"):
+    if node.op in ("linear", "conv2d", "conv2d_residual", "conv_transpose2d"):
         return _matrix(graph, node, found)
     if node.op == "lut":
         table, x = graph.data(node, "table"), found[node.inputs["x"]]
@@ -98,11 +98,11 @@ def _matrix(graph: Graph, node: Node, found: Mapping[str, Bounds]) -> Bounds:
     numerics = _numerics(node)
     w, b, m = (graph.data(node, role).astype(np.int64) for role in ("w", "b", "m"))
     low, high = found[node.inputs["x"]].low, found[node.inputs["x"]].high
-    if isinstance(node.attrs, Conv2d) and any(node.attrs.padding):
+    if _sees_padding(node):
         low, high = np.minimum(low, numerics.input_zero_point), np.maximum(high, numerics.input_zero_point)
     rows = w.reshape(len(w), -1, w.shape[-1])
     rise, fall = np.maximum(rows, 0).sum(axis=1), np.minimum(rows, 0).sum(axis=1)
-    groups = node.attrs.groups if isinstance(node.attrs, Conv2d) else 1
+    groups = node.attrs.groups if isinstance(node.attrs, Conv2d | ConvTranspose2d) else 1
     group = np.arange(len(w)) // (len(w) // groups)  # of each output
     low, high = low.reshape(groups, -1)[group], high.reshape(groups, -1)[group]
     least, most = b + (rise * low + fall * high).sum(axis=1), b + (rise * high + fall * low).sum(axis=1)
@@ -112,6 +112,13 @@ def _matrix(graph: Graph, node: Node, found: Mapping[str, Bounds]) -> Bounds:
     requant = numerics.requant
     ends = (requantise(acc, m, requant.shift) + requant.zero_point for acc in (least, most))
     return Bounds(*(np.clip(end, requant.low, requant.high) for end in ends))
+
+
+def _sees_padding(node: Node) -> bool:
+    """Whether taps may meet no pixel and see the zero point: around the map, or between a transposed one's pixels."""
+    if isinstance(node.attrs, Conv2d):
+        return any(node.attrs.padding)
+    return isinstance(node.attrs, ConvTranspose2d)
 
 
 def _numerics(node: Node) -> MatrixNumerics:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from projgen.ir.attrs import Concat, Conv2d, Pad, Reshape, Select, Slice, Transpose
+from projgen.ir.attrs import Concat, Conv2d, ConvTranspose2d, Pad, Reshape, Select, Slice, Transpose
 from projgen.ir.graph import Array, Graph, Node, Value
 from projgen.ir.types import TensorType
 from projgen.quant.bounds import Bounds, channel_bounds, folded_constants
@@ -80,11 +80,11 @@ def _require(graph: Graph, node: Node, bounds: Mapping[str, Bounds], kept: Kept)
         _tie(kept, [node.output, node.inputs["residual"]])
     last = len(graph.type(node.output).shape) - 1
     match node.attrs:
-        case _ if node.op == "linear" or (isinstance(node.attrs, Conv2d) and node.attrs.groups == 1):
+        case _ if node.op == "linear" or (isinstance(node.attrs, Conv2d | ConvTranspose2d) and node.attrs.groups == 1):
             name = node.inputs["x"]
             read = graph.data(node, "w")[y].reshape(-1, kept[name].size).any(axis=0)
             kept[name] |= read & ~folded_constants(node, bounds[name])
-        case Conv2d(groups=groups) if groups == kept[node.inputs["x"]].size:
+        case Conv2d(groups=groups) | ConvTranspose2d(groups=groups) if groups == kept[node.inputs["x"]].size:
             x = kept[node.inputs["x"]]
             x |= y.reshape(groups, -1).any(axis=1)
             y |= np.repeat(x, y.size // groups)
@@ -141,7 +141,7 @@ def _tie_reshaped(graph: Graph, node: Node, kept: Kept) -> None:
 def _narrowed(graph: Graph, node: Node, bounds: Mapping[str, Bounds], kept: Kept) -> tuple[Node, tuple[Value, ...]]:
     """The node on the channels that stay, and its changed constants."""
     y = kept[node.output]
-    if node.op in ("linear", "conv2d", "conv2d_residual"):
+    if node.op in ("linear", "conv2d", "conv2d_residual", "conv_transpose2d"):
         return _matrix(graph, node, bounds[node.inputs["x"]], kept[node.inputs["x"]], y)
     if isinstance(node.attrs, Reshape) and node.attrs.shape:
         return replace(node, attrs=Reshape((*node.attrs.shape[:-1], int(y.sum())))), ()
@@ -161,7 +161,7 @@ def _matrix(graph: Graph, node: Node, bounds: Bounds, x: Mask, y: Mask) -> tuple
     """A linear layer or convolution: removed constants of x move into the bias."""
     w, b = graph.data(node, "w")[y], graph.data(node, "b")[y]
     rows = {role: graph.data(node, role)[y] for role in ("m", "f") if role in node.inputs}
-    if isinstance(node.attrs, Conv2d) and node.attrs.groups > 1:
+    if isinstance(node.attrs, Conv2d | ConvTranspose2d) and node.attrs.groups > 1:
         depthwise = node.attrs.groups == x.size
         attrs = replace(node.attrs, groups=int(x.sum())) if depthwise else node.attrs
         return _with_constants(graph, replace(node, attrs=attrs), {"w": w, "b": b, **rows})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from projgen.ir.attrs import Conv2d, Linear
+from projgen.ir.attrs import Conv2d, ConvTranspose2d, Linear
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType, Quant, TensorType
 from projgen.quant.fixed import power_of_two
@@ -14,10 +14,11 @@ from projgen.quant.scope import Stats
 def find_low_rank(graph: Graph) -> frozenset[str]:
     """Names of the values between the factors of a product of matrices.
 
-    Such a value is made by a linear layer or convolution without activation and groups, has one reader, which is of the
-    same kind, is no output, and is narrower than both sides of a linear pair, than the input of a 1x1 convolution
-    before it, or than the output of one after it (the two inner edges of 1x1 -> kxk -> 1x1). Its maker has no bias but
-    zeros; only a kxk convolution may have one, as the middle of a projected convolution keeps the layer's bias.
+    Such a value is made by a linear layer or convolution (transposed or not) without activation and groups, has one
+    reader, which is of the same kind, is no output, and is narrower than both sides of a linear pair, than the input of
+    a 1x1 convolution before it, or than the output of one after it (the two inner edges of 1x1 -> kxk -> 1x1). Its
+    maker has no bias but zeros; only a kxk convolution may have one, as the middle of a projected convolution keeps the
+    layer's bias.
     """
     return frozenset(node.output for node in graph.nodes if _is_factor(graph, node))
 
@@ -41,7 +42,10 @@ def _is_factor(graph: Graph, node: Node) -> bool:
     match node.attrs, reader.attrs:
         case Linear(activation="none"), Linear():
             narrow, biased = _enters(graph, node) and _leaves(graph, reader), False
-        case Conv2d(groups=1, activation="none"), Conv2d(groups=1):
+        case (
+            Conv2d(groups=1, activation="none") | ConvTranspose2d(groups=1, activation="none"),
+            Conv2d(groups=1) | ConvTranspose2d(groups=1),
+        ):
             before, after = _is_pointwise(graph, node), _is_pointwise(graph, reader)
             enters, leaves = before and _enters(graph, node), after and _leaves(graph, reader)
             narrow = enters and leaves if before and after else enters or leaves
@@ -64,4 +68,4 @@ def _leaves(graph: Graph, node: Node) -> bool:
 
 
 def _is_pointwise(graph: Graph, node: Node) -> bool:
-    return graph.data(node, "w").shape[1:3] == (1, 1)
+    return isinstance(node.attrs, Conv2d) and graph.data(node, "w").shape[1:3] == (1, 1)

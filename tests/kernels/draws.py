@@ -9,10 +9,10 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from projgen.ir.attrs import AvgPool2d, Concat, Conv2d, MaxPool2d, Pad, Slice, Transpose
+from projgen.ir.attrs import AvgPool2d, Concat, Conv2d, ConvTranspose2d, MaxPool2d, Pad, Slice, Transpose
 from projgen.ir.graph import Node
 from projgen.ir.types import TIME, DType, Quant
-from projgen.ops import conv, elementwise, linear, pool, shape
+from projgen.ops import conv, conv_transpose, elementwise, linear, pool, shape
 from projgen.ops.common import int8_type, one_node
 from projgen.ops.record import Sample
 
@@ -58,6 +58,33 @@ def convs(draw: Draw) -> Sample:
     return conv.sample(
         _name(draw),
         (size[0], size[1], groups * draw(SMALL)),
+        groups * draw(SMALL),
+        kernel,
+        attrs,
+        x=draw(KIND),
+        y=y,
+        x_zero=draw(ZERO),
+        y_zero=draw(ZERO),
+        saturating=draw(st.booleans()),
+    )
+
+
+@st.composite
+def transposed_convs(draw: Draw) -> Sample:
+    groups, y = draw(st.sampled_from([1, 1, 2, 3])), draw(KIND)
+    kernel, stride, dilation = ((draw(st.integers(1, 4)), draw(SMALL)) for _ in range(3))
+    size = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
+    added = tuple(draw(st.integers(0, 2)) for _ in range(2))
+    padding: list[int] = []
+    for i in range(2):  # at least one row and column are left
+        whole = (size[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + added[i]
+        before = draw(st.integers(0, min(4, whole)))
+        padding += [before, draw(st.integers(0, min(4, whole - before)))]
+    activation = draw(ACTIVATION) if y is DType.INT8 else "none"
+    attrs = ConvTranspose2d(stride, tuple(padding), added, dilation, groups, activation)  # type: ignore[arg-type]
+    return conv_transpose.sample(
+        _name(draw),
+        (*size, groups * draw(SMALL)),
         groups * draw(SMALL),
         kernel,
         attrs,
@@ -144,7 +171,9 @@ def moves(draw: Draw) -> Sample:
             return one_node(name, node, {**types, "y": shape.infer_concat(Concat(axis), types)}, {})
 
 
-ALL = st.one_of(linears(60, 9), convs(), depthwise(), pools(), means(), sums_and_products(), moves())
+ALL = st.one_of(
+    linears(60, 9), convs(), transposed_convs(), depthwise(), pools(), means(), sums_and_products(), moves()
+)
 
 
 def extra() -> list[Sample]:

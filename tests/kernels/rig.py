@@ -26,7 +26,7 @@ from projgen.kernels.record import Field, KernelChoice, KernelDef, TableRef
 from projgen.ops.record import Sample
 from projgen.targets import load_target
 
-FAMILIES = ("linear", "conv", "conv_residual", "elementwise", "pool", "softmax", "shape")
+FAMILIES = ("linear", "conv", "conv_residual", "conv_transpose", "elementwise", "pool", "softmax", "shape")
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
 TRAPS = {
     "gcc": ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"),

@@ -84,6 +84,29 @@ def conv2d(node: Node, a: Mapping[str, Array]) -> Element:
     return element
 
 
+def conv_transpose2d(node: Node, a: Mapping[str, Array]) -> Element:
+    """Every tap of the kernel adds to the sum: a pixel if it was laid at one, else the zero point."""
+    x, w, b, m = a["x"].tolist(), a["w"].tolist(), a["b"].tolist(), a["m"].tolist()
+    at, z = node.attrs, node.numerics.input_zero_point
+    height, width, outputs = len(x), len(x[0]), len(w)
+    per_group = len(w[0][0][0])
+
+    def element(index: tuple[int, ...]) -> int:
+        i, j, o = index
+        first = o * at.groups // outputs * per_group
+        acc = b[o]
+        for u, row in enumerate(w[o]):
+            for v, taps in enumerate(row):
+                y_at, y_rest = divmod(i + at.padding[0] - u * at.dilation[0], at.stride[0])
+                x_at, x_rest = divmod(j + at.padding[2] - v * at.dilation[1], at.stride[1])
+                inside = y_rest == x_rest == 0 and 0 <= y_at < height and 0 <= x_at < width
+                for c, tap in enumerate(taps):
+                    acc += tap * (x[y_at][x_at][first + c] if inside else z)
+        return finish(acc, m[o], node.numerics.requant)
+
+    return element
+
+
 def lut(node: Node, a: Mapping[str, Array]) -> Element:
     return lambda i: int(a["table"][int(a["x"][i]) + 128])
 
@@ -217,6 +240,7 @@ _RULES: dict[str, Callable[[Node, Mapping[str, Array]], Element]] = {
     "linear": linear,
     "conv2d": conv2d,
     "conv2d_residual": conv2d,
+    "conv_transpose2d": conv_transpose2d,
     "lut": lut,
     "add": binary,
     "mul": binary,

@@ -13,6 +13,7 @@ from projgen.ir.types import DType, Quant
 from projgen.ops import conv, elementwise, linear, pool
 from projgen.ops.common import int8_type
 from projgen.ops.softmax import _sample as softmax_sample
+from tests.kernels.draws import transposed_convs
 from tests.ops.checks import check
 
 ZERO = st.integers(-128, 127)
@@ -78,6 +79,12 @@ def test_conv2d(data: st.DataObject) -> None:
         saturating=data.draw(st.booleans()),
     )
     check(sample)
+
+
+@QUICK
+@given(st.data())
+def test_conv_transpose2d(data: st.DataObject) -> None:
+    check(data.draw(transposed_convs()))
 
 
 @QUICK

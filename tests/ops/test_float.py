@@ -65,6 +65,39 @@ def test_conv2d(data: st.DataObject) -> None:
     close(run("conv2d", attrs, x=x, w=w), expected, channels_first=True)
 
 
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_conv_transpose2d(data: st.DataObject) -> None:
+    small = st.integers(1, 3)
+    groups = data.draw(small)
+    cin, cout = groups * data.draw(small), groups * data.draw(small)
+    kernel, stride, dilation = ((data.draw(small), data.draw(small)) for _ in range(3))
+    top, bottom, left, right = (data.draw(st.integers(0, 1)) for _ in range(4))
+    added = tuple(data.draw(st.integers(0, max(stride[i], dilation[i]) - 1)) for i in range(2))
+    x = normal(2, data.draw(st.integers(3, 6)), data.draw(st.integers(3, 6)), cin)
+    w = normal(cin, cout // groups, *kernel, seed=1)
+    attrs = A.ConvTranspose2d(stride, (top, bottom, left, right), added, dilation, groups)
+    maps = torch.tensor(x.transpose(0, 3, 1, 2))
+    whole = F.conv_transpose2d(maps, torch.tensor(w), **_geometry(attrs))
+    expected = whole[:, :, top : whole.shape[2] - bottom, left : whole.shape[3] - right]
+    rows = w.reshape(groups, cin // groups, cout // groups, *kernel).transpose(0, 2, 3, 4, 1)
+    w_ir = rows.reshape(cout, *kernel, cin // groups)
+    close(run("conv_transpose2d", attrs, x=x, w=w_ir), expected, channels_first=True)
+    out = ops.get("conv_transpose2d").infer(attrs, {"x": TensorType(x.shape[1:]), "w": TensorType(w_ir.shape)})
+    cost = ops.get("conv_transpose2d").cost(attrs, {"x": TensorType(x.shape[1:]), "w": TensorType(w_ir.shape)}, out)
+    ones = F.conv_transpose2d(torch.ones_like(maps), torch.ones_like(torch.tensor(w)), **_geometry(attrs))
+    assert cost.macs == int(ones[0, :, top : ones.shape[2] - bottom, left : ones.shape[3] - right].sum())
+
+
+def _geometry(attrs: A.ConvTranspose2d) -> Any:
+    return {
+        "stride": attrs.stride,
+        "output_padding": attrs.output_padding,
+        "groups": attrs.groups,
+        "dilation": attrs.dilation,
+    }
+
+
 def test_conv2d_in_parts_of_a_large_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     x, w = normal(5, 6, 6, 2), normal(3, 3, 3, 2, seed=1)
     whole = ops.get("conv2d").reference(A.Conv2d(), {"x": x, "w": w})
@@ -147,6 +180,26 @@ def t(*shape: Any) -> TensorType:
         ("conv2d", A.Conv2d(), {"x": t(4, 4, 2), "w": t(1, 1, 1, 3)}, "x has 2 channels and w takes 3"),
         ("conv2d", A.Conv2d(groups=2), {"x": t(4, 4, 3), "w": t(2, 1, 1, 1)}, "2 groups of 3 input"),
         ("conv2d", A.Conv2d(), {"x": t(4, 2, 1), "w": t(1, 3, 3, 1)}, "a 3x3 kernel on a 4x2 input"),
+        ("conv_transpose2d", A.ConvTranspose2d(), {"x": t(4, 4), "w": t(1, 1, 1, 1)}, "x (4, 4)"),
+        (
+            "conv_transpose2d",
+            A.ConvTranspose2d(),
+            {"x": t(4, 4, 2), "w": t(1, 1, 1, 3)},
+            "x has 2 channels and w takes 3",
+        ),
+        ("conv_transpose2d", A.ConvTranspose2d(groups=2), {"x": t(4, 4, 3), "w": t(2, 1, 1, 1)}, "2 groups of 3 input"),
+        (
+            "conv_transpose2d",
+            A.ConvTranspose2d(padding=(2, 2, 0, 0)),
+            {"x": t(4, 4, 1), "w": t(1, 1, 1, 1)},
+            "an output of 0x4",
+        ),
+        (
+            "conv_transpose2d",
+            A.ConvTranspose2d(output_padding=(-1, 0)),
+            {"x": t(4, 4, 1), "w": t(1, 1, 1, 1)},
+            "output padding (-1, 0)",
+        ),
         ("conv2d", A.Conv2d(padding=(0, -1, 0, 0)), {"x": t(4, 4, 1), "w": t(1, 1, 1, 1)}, "padding from 0 up"),
         (
             "batch_norm",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from projgen import ops
-from projgen.ops import conv, conv_residual, elementwise, linear, pool, shape, softmax
+from projgen.ops import conv, conv_residual, conv_transpose, elementwise, linear, pool, shape, softmax
 from projgen.quant import fixed
 from tests.ops.checks import check
 
@@ -110,11 +110,15 @@ def residual_with_one_factor(node: Any, args: Any) -> Any:
     return conv_residual.integer(node, {**args, "f": np.full_like(args["f"], args["f"][0])})
 
 
+def spread_zeros(attrs: Any, x: Any, kernel: Any, _value: float) -> Any:
+    return SPREAD(attrs, x, kernel, 0)
+
+
 def move(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda node, args: function(node.attrs, args).astype(np.int64)
 
 
-CORRELATE, COUNTS = conv.correlate, pool.window_counts
+CORRELATE, COUNTS, SPREAD = conv.correlate, pool.window_counts, conv_transpose.spread
 # (operator, what is replaced, by what); a target "integer" replaces the record's own integer meaning.
 MUTANTS: dict[str, tuple[str, str, Any]] = {
     "linear: floor instead of rounding": ("linear", "projgen.ops.linear.requantise", rounded(0)),
@@ -132,6 +136,9 @@ MUTANTS: dict[str, tuple[str, str, Any]] = {
     "residual: one factor for all": ("conv2d_residual", "integer", residual_with_one_factor),
     "residual: padding of 0": ("conv2d_residual", "projgen.ops.conv.pad_hw", zero_padding),
     "residual: floor instead of rounding": ("conv2d_residual", "projgen.ops.linear.requantise", rounded(0)),
+    "transposed: zeros between the pixels": ("conv_transpose2d", "projgen.ops.conv_transpose.spread", spread_zeros),
+    "transposed: kernel the other way round": ("conv_transpose2d", "projgen.ops.conv.correlate", reversed_weights),
+    "transposed: rounding": ("conv_transpose2d", "projgen.ops.linear.requantise", rounded(2**30)),
     "max pool: padding of 0": ("max_pool2d", "projgen.ops.pool.pad_hw", zero_padding),
     "average pool: ties rounded down": ("avg_pool2d", "projgen.ops.pool.requantise", rounded(2**31 - 1)),
     "average pool: padding on the other side": ("avg_pool2d", "projgen.ops.pool.pad_hw", shifted_padding),

@@ -31,7 +31,7 @@ def test_shape_rule_and_proof(sample: Sample) -> None:
     assert isinstance(node.attrs, op.attrs)
     assert graph.stage is Stage.QUANTISED
     cost = op.cost(node.attrs, types, graph.type(node.output))
-    assert (cost.macs > 0) == (node.op in ("linear", "conv2d", "conv2d_residual"))
+    assert (cost.macs > 0) == (node.op in ("linear", "conv2d", "conv2d_residual", "conv_transpose2d"))
     if op.prove is not None:
         op.prove(graph, node)
 

@@ -35,6 +35,26 @@ def test_batch_norm_before_layers() -> None:
     assert folded(m.graph(m.conv("padded", "bn", 6, padding=(1, 1, 1, 1)))) == ["conv2d", "conv2d"]
 
 
+def test_batch_norm_around_a_transposed_convolution() -> None:
+    """One behind it folds in; the shift of one before it can't, since the taps between the pixels don't see it."""
+
+    def transposed(m: Maker, name: str, x: str) -> str:
+        attrs = ir.ConvTranspose2d((2, 2), (1, 1, 1, 1))
+        return m.node(name, "conv_transpose2d", attrs, x=x, w=m.random(6, 3, 3, 4), b=m.random(6))
+
+    m = Maker(x=(6, 5, 4))
+    y = m.relu("relu", m.batch_norm("bn", transposed(m, "up", "x")))
+    assert folded(m.graph(y)) == ["conv_transpose2d", "unary"]
+    assert folded(m.graph(y), fuse_activation.PASS) == ["conv_transpose2d", "batch_norm", "unary"]
+    m = Maker(x=(6, 5, 4))
+    assert folded(m.graph(transposed(m, "up", m.batch_norm("bn", "x")))) == ["conv2d", "conv_transpose2d"]
+    m = Maker(x=(6, 5, 4))
+    scaled = m.node("scale", "mul", ir.Mul(), a="x", b=m.random(1, 1, 4))
+    assert folded(m.graph(m.relu("relu", transposed(m, "up", scaled)))) == ["conv_transpose2d", "unary"]
+    m = Maker(x=(6, 5, 4))
+    assert folded(m.graph(m.relu("relu", transposed(m, "up", "x"))), fuse_activation.PASS) == ["conv_transpose2d"]
+
+
 def test_batch_norm_before_a_flattened_layer() -> None:
     m = Maker(x=(3, 2, 4))
     flat = m.reshape("flat", m.transpose("chw", m.batch_norm("bn", "x"), 2, 0, 1), 24)

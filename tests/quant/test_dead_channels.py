@@ -92,6 +92,20 @@ def chain(padding: tuple[int, int, int, int], bias: float) -> Graph:
 
 
 @pytest.mark.parametrize(
+    ("groups", "bias", "removed"), [(1, -1.0, {"c": 1}), (1, 1.5, {}), (5, -1.0, {"c": 1, "d": 1}), (5, 1.5, {})]
+)
+def test_a_constant_through_a_transposed_convolution(groups: int, bias: float, removed: dict[str, int]) -> None:
+    """Between the pixels its taps see 0: only that constant can go."""
+    net = Builder(x=(6, 7, 3))
+    w = rows(normal(5, 3, 3, 3), out=(2,))
+    net.add("conv2d", "c", A.Conv2d(padding=SAME, activation="relu"), x="x", w=w, b=biased(5, _2=bias))
+    up = A.ConvTranspose2d((2, 2), SAME, (1, 0), (1, 1), groups, "relu")
+    net.add("conv_transpose2d", "d", up, x="c", w=normal(5, 3, 3, 5 // groups, seed=1))
+    net.add("conv2d", "p", A.Conv2d(), x="d", w=normal(4, 1, 1, 5, seed=2), b=normal(4, seed=3))
+    assert removed_from(integers(net.graph("p"), normal(20, 6, 7, 3, seed=9))) == removed
+
+
+@pytest.mark.parametrize(
     ("padding", "bias", "removed"),
     [
         (SAME, -1.0, {"c": 1, "d": 1}),  # relu leaves 0, which padding holds too

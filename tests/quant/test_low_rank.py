@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from projgen.ir.attrs import Activation, Conv2d, Linear
+from projgen.ir.attrs import Activation, Conv2d, ConvTranspose2d, Linear
 from projgen.ir.graph import Array, Graph, Value
 from projgen.ir.interpreter import run_float
 from projgen.ir.types import DType
@@ -65,6 +65,15 @@ def triple(
 )
 def test_found(graph: Graph, found: set[str]) -> None:
     assert find_low_rank(graph) == found
+
+
+def test_a_transposed_convolution_between_projectors() -> None:
+    net = Builder(x=(6, 6, 16))
+    net.add("conv2d", "z1", Conv2d(), x="x", w=normal(4, 1, 1, 16))
+    up = ConvTranspose2d((2, 2), (1, 1, 1, 1))
+    net.add("conv_transpose2d", "z2", up, x="z1", w=normal(6, 4, 4, 4, seed=1), b=normal(6, seed=4))
+    net.add("conv2d", "y", Conv2d(), x="z2", w=normal(16, 1, 1, 6, seed=2), b=normal(16, seed=3))
+    assert find_low_rank(net.graph("y")) == {"z1", "z2"}
 
 
 def test_a_second_reader_or_an_output_keeps_int8() -> None:

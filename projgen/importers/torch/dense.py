@@ -72,7 +72,7 @@ def conv(imp: Importer, call: Call) -> Operand:
     if axes not in {1, 2}:
         raise call.refused(f"a convolution over {axes} axes", "one or two axes")
     if call.args.get("transposed"):
-        raise call.refused("a transposed convolution", "an ordinary convolution")
+        return conv_transpose(imp, call)
     dilation = geometry(call, "dilation", axes, 1)
     kernel = (w.shape[2], w.shape[3]) if axes == 2 else (1, w.shape[2])
     x = spatial(imp, call, call.activation("input"), axes)
@@ -86,6 +86,31 @@ def conv(imp: Importer, call: Call) -> Operand:
     b = call.optional("bias")
     bias = np.zeros(w.shape[0], np.float32) if b is None else b
     return from_spatial(imp, call, imp.emit(call, "conv2d", attrs, {"x": x, "w": kernels, "b": bias}), axes)
+
+
+def conv_transpose(imp: Importer, call: Call) -> Operand:
+    """Transposed convolutions; torch's weights are (C, O/groups, kernel)."""
+    w = call.constant("weight")
+    axes = w.ndim - 2
+    if axes not in {1, 2}:
+        raise call.refused(f"a transposed convolution over {axes} axes", "one or two axes")
+    groups = int(call.args["groups"])
+    x = spatial(imp, call, call.activation("input"), axes)
+    high, wide = geometry(call, "padding", axes, 0)
+    attrs = ir.ConvTranspose2d(
+        stride=geometry(call, "stride", axes, 1),
+        padding=(high, high, wide, wide),
+        output_padding=geometry(call, "output_padding", axes, 0),
+        dilation=geometry(call, "dilation", axes, 1),
+        groups=groups,
+    )
+    kernel = (w.shape[2], w.shape[3]) if axes == 2 else (1, w.shape[2])
+    blocks = w.reshape(groups, w.shape[0] // groups, w.shape[1], *kernel).transpose(0, 2, 3, 4, 1)
+    kernels = blocks.reshape(groups * w.shape[1], *kernel, -1)
+    b = call.optional("bias")
+    bias = np.zeros(len(kernels), np.float32) if b is None else b
+    value = imp.emit(call, "conv_transpose2d", attrs, {"x": x, "w": kernels, "b": bias})
+    return from_spatial(imp, call, value, axes)
 
 
 def _padding(call: Call, kernel: tuple[int, int], dilation: tuple[int, int], axes: int) -> tuple[int, int, int, int]:
@@ -128,6 +153,8 @@ HANDLERS: dict[str, Handler] = {
     "conv1d": conv,
     "conv2d": conv,
     "convolution": conv,
+    "conv_transpose1d": conv_transpose,
+    "conv_transpose2d": conv_transpose,
     "batch_norm": batch_norm,
     "_native_batch_norm_legit_no_training": batch_norm,
 }

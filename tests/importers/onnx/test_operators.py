@@ -91,6 +91,30 @@ CASES: dict[str, Case] = {
     "conv2d_depthwise": Case("Conv", (4, 6, 5), (arr(8, 1, 3, 3), arr(8)), {"group": 4}, nn.Conv2d),
     "conv1d": Case("Conv", (3, 17), (arr(5, 3, 4), arr(5)), {"strides": [3], "pads": [2, 2]}, nn.Conv1d),
     "conv1d_uneven": Case("Conv", (3, 17), (arr(5, 3, 4), arr(5)), {"dilations": [2], "pads": [6, 0]}, nn.Conv1d),
+    "transposed_2d": Case(
+        "ConvTranspose",
+        (3, 5, 4),
+        (arr(3, 6, 4, 3), arr(6)),
+        {"strides": [2, 3], "pads": [1, 0, 1, 0], "output_padding": [1, 2]},
+        nn.ConvTranspose2d,
+    ),
+    "transposed_groups": Case(
+        "ConvTranspose", (4, 5, 4), (arr(4, 3, 3, 3),), {"group": 2, "dilations": [2, 1]}, nn.ConvTranspose2d
+    ),
+    "transposed_cut_at_the_end": Case(
+        "ConvTranspose",
+        (2, 5, 4),
+        (arr(2, 3, 4, 4), arr(3)),
+        {"strides": [2, 2], "pads": [0, 1, 3, 1]},
+        nn.ConvTranspose2d,
+    ),
+    "transposed_same_upper": Case("ConvTranspose", (2, 5, 4), (arr(2, 3, 4, 3),), SAME | {"strides": [2, 1]}),
+    "transposed_same_lower": Case(
+        "ConvTranspose", (2, 5, 4), (arr(2, 3, 4, 3),), {"auto_pad": "SAME_LOWER", "strides": [2, 2]}
+    ),
+    "transposed_1d": Case(
+        "ConvTranspose", (3, 7), (arr(3, 5, 5), arr(5)), {"strides": [3], "pads": [2, 1]}, nn.ConvTranspose1d
+    ),
     "gemm": Case("Gemm", (7,), (arr(4, 7), arr(4)), {"transB": 1}, nn.Linear),
     "gemm_scaled": Case("Gemm", (7,), (arr(7, 4), arr(1, 4)), {"alpha": 0.5, "beta": 2.0}, nn.Linear),
     "gemm_scalar_bias": Case("Gemm", (7,), (arr(7, 4), arr(1)), {}, nn.Linear),

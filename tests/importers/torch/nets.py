@@ -218,6 +218,21 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[tuple[int, ...], ...]]] = {
     ),
     "branches": (lambda: Fn(_branches, a=nn.Conv2d(2, 3, 3, padding=1), b=nn.Conv2d(2, 4, 1)), ((2, 8, 8),)),
     "functional": (lambda: Fn(_functional, conv=nn.Conv2d(2, 3, (3, 2), (2, 1))), ((2, 9, 8),)),
+    "transposed": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(3, 6, 4, 2, 1),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.ConvTranspose2d(6, 4, (3, 2), (2, 3), (1, 0), (1, 2), groups=2, bias=False),
+            nn.ReLU6(),
+            nn.ConvTranspose2d(4, 2, 3, 1, 2, dilation=2),
+        ),
+        ((3, 5, 4),),
+    ),
+    "transposed_1d": (
+        lambda: nn.Sequential(nn.ConvTranspose1d(3, 6, 5, 3, 1, 2), nn.Tanh(), nn.ConvTranspose1d(6, 2, 2, 2)),
+        ((3, 9),),
+    ),
     "decoder": (lambda: Fn(_decoder, fc=nn.Linear(6, 120), conv=nn.Conv2d(4, 2, 3)), ((6,),)),
     "two_inputs": (
         lambda: Fn(_two_inputs, conv=nn.Conv2d(1, 2, 3), side=nn.Linear(3, 4), fc=nn.Linear(40, 2)),
