@@ -147,10 +147,10 @@ def _as_convolution(graph: Graph, node: Node) -> tuple[Graph, Node, Phases, tupl
     sizes, dilations, padding = [], [], []
     for axis in (0, 1):
         stride, before = attrs.stride[axis], attrs.padding[2 * axis]
-        size, dilation = reach(phases, axis), attrs.dilation[axis] if stride == 1 else 1
+        length, dilation = reach(phases, axis), attrs.dilation[axis] if stride == 1 else 1
         first, last = before // stride, (before + y.step_shape[axis] - 1) // stride  # of the pixels' own outputs
-        ahead = dilation * (size - 1) - first
-        behind = last - first + dilation * (size - 1) - x.step_shape[axis] - ahead + 1
+        ahead = dilation * (length - 1) - first
+        behind = last - first + dilation * (length - 1) - x.step_shape[axis] - ahead + 1
         if min(ahead, behind) < 0:
             return None
         sizes.append(last - first + 1)

@@ -60,9 +60,9 @@ def reference(attrs: ConvTranspose2d, args: Args) -> Array:
 def integer(node: Node, args: Args) -> Array:
     """acc = w q_x + b exactly, a tap that meets no pixel seeing the zero point; then one requantisation."""
     numerics = matrix_numerics(node)
-    wide = (args[role].astype(np.float64) for role in ("x", "w"))
-    acc = _correlated(as_attrs(node, ConvTranspose2d), *wide, numerics.input_zero_point).astype(np.int64) + args["b"]
-    return rescale(acc, args["m"], numerics.requant)
+    x, w = args["x"].astype(np.float64), args["w"].astype(np.float64)
+    sums = _correlated(as_attrs(node, ConvTranspose2d), x, w, numerics.input_zero_point)
+    return rescale(sums.astype(np.int64) + args["b"], args["m"], numerics.requant)
 
 
 def oracle(graph: Graph, node: Node, args: Args) -> Array:

@@ -45,6 +45,8 @@ CANONICAL = {
     "concat linear",
     "branches": "conv2d conv2d max_pool2d avg_pool2d concat",
     "decoder": "linear reshape conv2d",
+    "transposed": "conv_transpose2d conv_transpose2d conv_transpose2d",
+    "transposed_1d": "reshape conv_transpose2d unary conv_transpose2d reshape",
     "two_inputs": "conv2d linear reshape concat linear",
 }
 SEQUENCES = {
