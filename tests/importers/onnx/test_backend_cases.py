@@ -23,7 +23,7 @@ from projgen.importers.onnx import load_onnx
 from projgen.importers.onnx.ops import OPERATORS
 
 # Cases that loaded and gave the expected output when this was written; raise it, never lower it.
-PASSES = 158
+PASSES = 168
 # Operators of the table that no case can show alone: casts to other types, and operators without data.
 NEVER_ALONE = {"Cast", "CastLike", "ConstantOfShape", "Expand", "Gather", "GRU", "Shape"}
 
