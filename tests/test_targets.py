@@ -9,7 +9,7 @@ import pytest
 from projgen.errors import InputError
 from projgen.targets import CPU_ISA, list_targets, load_target, parse_bytes
 
-NAMES = ["host", *(f"cortex-m{n}" for n in (0, 3, 4, 7, 33, 55)), "cortex-a7", "cortex-a53"]
+NAMES = ["host", *(f"cortex-m{n}" for n in (0, 3, 4, 7, 33, 55)), "cortex-a7", "cortex-a53", "cortex-a76"]
 
 
 def test_the_targets_that_ship() -> None:

@@ -17,6 +17,7 @@ _FAMILIES = (
     "softmax",
     "shape",
     "recurrent",
+    "neon",
     "conv_dsp",
     "conv_dsp_depthwise",
     "conv_dsp_depthwise_rows",

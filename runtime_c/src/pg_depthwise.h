@@ -77,6 +77,12 @@ PG_INLINE void pg_depthwise_pixel(const pg_depthwise_params *p, const void *x, i
     const pg_window *g = &p->window;
     int32_t o = 0;
     if (g->out_c == g->in_c) {
+#if defined(PG_HAS_NEON)
+        for (; o + 8 <= g->out_c; o += 8) {
+            pg_neon_depthwise_eight(p->weights, p->bias, p->multipliers, g->kernel_h, g->kernel_w, g->out_c,
+                                    &p->out, x, row_step, column_step, x_wide, y, o, y_wide);
+        }
+#endif
         for (; o + 4 <= g->out_c; o += 4) {
             pg_depthwise_quad(p, o, x, row_step, column_step, x_wide, y, y_wide);
         }

@@ -16,6 +16,9 @@ typedef struct {
 
 PG_INLINE void pg_matrix_vector(pg_matrix a, int32_t inputs, int32_t outputs, const pg_requant *out,
                                 const void *x, bool x_wide, void *y, bool y_wide) {
+#if defined(PG_HAS_NEON)
+    pg_neon_matrix_vector(a.weights, a.bias, a.multipliers, inputs, outputs, out, x, x_wide, y, y_wide);
+#else
     int32_t n = 0;
     for (; n + 4 <= outputs; n += 4) {
         const int8_t *w0 = a.weights;
@@ -46,6 +49,7 @@ PG_INLINE void pg_matrix_vector(pg_matrix a, int32_t inputs, int32_t outputs, co
         }
         pg_put(y, n, pg_requantise(acc, a.multipliers[n], out), y_wide);
     }
+#endif
 }
 
 #endif /* PG_MATRIX_H */

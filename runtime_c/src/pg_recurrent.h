@@ -9,11 +9,15 @@
 
 /* sum of w[k] v[k] over int8 or int16 (wide) values. */
 PG_INLINE int32_t pg_dot(const int8_t *w, const void *v, int32_t count, bool wide) {
+#if defined(PG_HAS_NEON)
+    return pg_neon_dot(w, v, count, wide);
+#else
     int32_t acc = 0;
     for (int32_t k = 0; k < count; ++k) {
         acc += w[k] * pg_get(v, k, wide);
     }
     return acc;
+#endif
 }
 
 /* value << bits without overflow of the result; value may be negative. */

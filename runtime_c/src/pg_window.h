@@ -47,6 +47,11 @@ PG_INLINE void *pg_window_copy(const pg_window *g, const void *row, int32_t ix, 
         pg_fill(patch, g->zero_point, g->kernel_w * count, wide);
         return pg_at_mutable(patch, g->kernel_w * count, wide);
     }
+    if (count == g->in_c && g->dilation_w == 1 && ix >= 0 && ix + g->kernel_w <= g->in_w) {
+        /* Whole pixels side by side. */
+        memcpy(patch, pg_at(row, ix * count, wide), (size_t)g->kernel_w * bytes);
+        return pg_at_mutable(patch, g->kernel_w * count, wide);
+    }
     for (int32_t kx = 0; kx < g->kernel_w; ++kx) {
         if (ix >= 0 && ix < g->in_w) {
             memcpy(patch, pg_at(row, ix * g->in_c + first, wide), bytes);

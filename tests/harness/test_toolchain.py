@@ -49,7 +49,7 @@ def test_doctor_with_nothing_installed(tmp_path, monkeypatch) -> None:
     assert not any(status.found for status in statuses)
     by_tool = {status.tool: status for status in statuses}
     assert by_tool["arm-none-eabi-gcc"].targets == tuple(f"cortex-m{n}" for n in (0, 3, 4, 7, 33, 55))
-    assert by_tool["qemu-aarch64"].targets == ("cortex-a53",)
+    assert by_tool["qemu-aarch64"].targets == ("cortex-a53", "cortex-a76")
     command = doctor.install_missing(statuses)
     assert command is not None
     for package in ("clang", "gcc-arm-none-eabi", "qemu-system-arm", "qemu-user", "gcc-aarch64-linux-gnu"):

@@ -32,6 +32,8 @@ ON = [
     ("cortex-m55", "fast", "-Os", "gcc"),
     ("cortex-m55", "fast", "-O2", "clang"),
     ("cortex-a53", "portable", "-O2", "gcc"),
+    ("cortex-a7", "fast", "-O2", "gcc"),
+    ("cortex-a76", "fast", "-O3", "gcc"),
 ]
 
 DENSE = Case("dense", Lstm, 12, 100)
