@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 export PROJGEN_DATA
 
-.PHONY: setup demo test lint bench campaign clean
+.PHONY: setup demo test lint bench bench-projection campaign clean
 
 setup:
 	@bash scripts/setup.sh
@@ -18,6 +18,10 @@ lint: setup
 
 bench: setup
 	$(PYTHON) -m pytest benchmarks -q
+
+# Accuracy after projection (hours); ARGUMENTS="--rows jv,fsdd --seeds 0-1 -o some.md" for a part.
+bench-projection: setup
+	$(PYTHON) -m benchmarks.projection $(ARGUMENTS)
 
 # At least a million outputs on every target; ARGUMENTS="--outputs 5000000 --seed 7 --target cortex-m4" for others.
 campaign: setup
