@@ -10,6 +10,8 @@ from statistics import fmean, stdev
 from benchmarks.projection.cells import REFUSED, Cell
 from benchmarks.projection.rows import Level, Limit, Lost, Row
 
+_ROUNDING = 1e-9
+
 Cells = Mapping[tuple[str, str, str], Sequence[Cell]]
 
 
@@ -85,7 +87,7 @@ def verdicts(rows: Sequence[Row], cells: Cells) -> list[Verdict]:
                     )
                 if limit is not None or level.beyond_pca:
                     int8 = int8_lost(ours, stage)
-                    holds = int8.mean - int8.error <= REFUSED
+                    holds = int8.mean - int8.error <= REFUSED + _ROUNDING
                     found.append(
                         Verdict(row, level, f"{stage}, int8", f"≤ {REFUSED} below float", "", int8.text(), holds)
                     )
@@ -95,10 +97,10 @@ def verdicts(rows: Sequence[Row], cells: Cells) -> list[Verdict]:
 def _limit(row: Row, level: Level, stage: str, limit: Limit, ours: Sequence[Cell], pca: Sequence[Cell]) -> Verdict:
     if isinstance(limit, Lost):
         mine, theirs = lost(ours, stage), lost(pca, stage)
-        holds = mine.mean - mine.error <= limit.points
+        holds = mine.mean - mine.error <= limit.points + _ROUNDING
         return Verdict(row, level, stage, f"≤ {limit.points}", theirs.text(), mine.text(), holds)
     mine, theirs = (Spread(tuple(_accuracy(cell, stage) for cell in cells)) for cells in (ours, pca))
-    holds = mine.mean + mine.error >= limit.accuracy
+    holds = mine.mean + mine.error >= limit.accuracy - _ROUNDING
     asked = f"accuracy ≥ {limit.accuracy}"
     return Verdict(row, level, stage, asked, theirs.text(3), mine.text(3), holds)
 
