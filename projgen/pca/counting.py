@@ -37,17 +37,24 @@ def dense_cost(layer: Layer) -> int:
 
 
 def factored_cost(
-    layer: Layer, r_in: int | None, r_out: int | None, *, core_bias: bool = False, joint: bool = False
+    layer: Layer,
+    r_in: int | None,
+    r_out: int | None,
+    *,
+    core_bias: bool = False,
+    joint: bool = False,
+    shared: bool = False,
 ) -> int:
     """Learnables of a layer at given ranks; None leaves a projector out.
 
     Args:
         core_bias: a convolution with an output projector keeps its bias before it (r_out per group).
         joint: an LSTM cell whose two products share their first factor (r_in = r_out).
+        shared: a Linear layer that reads an RNN's hidden state through that RNN's output projector.
     """
     rows, columns = layer.outputs, layer.inputs
     if layer.kind is Kind.LINEAR:
-        weights = rows * columns if r_in is None else r_in * (rows + columns)
+        weights = rows * columns if r_in is None else r_in * (rows + columns * (not shared))
         return weights + rows * layer.bias
     if layer.kind is Kind.CONV:
         inner_in = columns if r_in is None else r_in

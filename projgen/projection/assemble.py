@@ -9,7 +9,9 @@ from torch import nn
 from projgen.data import input_layout
 from projgen.importers.spec import InputSpec, input_specs, remember_inputs
 from projgen.pca.discover import Layer
-from projgen.projection.factors import Factors, build
+from projgen.projection.factors import Factors, LinearFactors, build
+from projgen.projection.layers import ProjectedLayer
+from projgen.projection.shared import tie
 
 
 def assemble(model: nn.Module, factors: dict[str, Factors], layers: list[Layer]) -> nn.Module:
@@ -24,6 +26,7 @@ def assemble(model: nn.Module, factors: dict[str, Factors], layers: list[Layer])
     for layer in layers:
         if layer.name in factors:
             modules.setdefault(layer.module_name, []).append((layer, factors[layer.name]))
+    used: dict[str, ProjectedLayer] = {}
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for parent in own.modules():
         for name, child in parent._modules.items():
@@ -35,8 +38,13 @@ def assemble(model: nn.Module, factors: dict[str, Factors], layers: list[Layer])
         replacement = build(module, cells, module_name or cells[0][0].name)
         for parent, name in places.get(id(module), []):
             setattr(parent, name, replacement)
+        used[module_name] = replacement
         if module is own:
             result = replacement
+    for module_name, cells in modules.items():
+        for _, given in cells:
+            if isinstance(given, LinearFactors) and given.shared is not None:
+                tie(used[module_name], result.get_submodule(given.shared.module), given.shared.cell)
     return result
 
 

@@ -18,10 +18,19 @@ import numpy as np
 from projgen.pca.collect import LayerStats
 from projgen.pca.discover import Kind
 from projgen.pca.moments import MomentSummary
-from projgen.projection.factors import Array, CellFactors, ConvFactors, DenseWeights, Factors, LinearFactors
+from projgen.projection.factors import (
+    Array,
+    CellFactors,
+    ConvFactors,
+    DenseWeights,
+    Factors,
+    HiddenState,
+    LinearFactors,
+)
 from projgen.projection.ranks import Choice
 
 _RIDGE = 1e-4
+_SHARED_RIDGE = 1e-3
 _FLOOR = 1e-14
 
 
@@ -148,6 +157,38 @@ def output_regressions(dense: DenseWeights, stats: LayerStats) -> tuple[Regressi
         weighted_regression(m, part, regularised(curvature.get("z", curvature.get(key)), layer.outputs))
         for key, m, part in problems
     )
+
+
+def shared_tails(dense: DenseWeights, stats: LayerStats, projector: Array) -> Array:
+    """Weighted error of a Linear layer that sees its input x only through the first r rows of a projector.
+
+    Args:
+        projector: (R, D), the output projector of the RNN whose hidden state the layer reads.
+    Returns:
+        (R + 1): the error for r = 0 .. R, its best weights given.
+    """
+    root, _ = _roots(_steadied(_spread(stats.inputs[0], dense.bias)))
+    weight, _ = _roots(regularised(stats.curvature.get("z"), stats.layer.outputs))
+    basis, triangle = np.linalg.qr(root @ projector.T)  # nested: the first r columns span the first r rows
+    new = np.abs(np.diagonal(triangle)) > 1e-9 * np.linalg.norm(triangle, axis=0)
+    seen = np.square(weight @ dense.weight @ root @ basis).sum(0) * new
+    whole = float(np.square(weight @ dense.weight @ root).sum())
+    return np.asarray(np.maximum(0.0, whole - np.concatenate(([0.0], np.cumsum(seen)))))
+
+
+def shared_factors(dense: DenseWeights, stats: LayerStats, projector: Array, source: HiddenState) -> LinearFactors:
+    """A Linear layer behind a given projector B (r, D): A = W C B^T (B C B^T)^-1, the bias corrected for the mean."""
+    mean, b = stats.inputs[0].mean, projector
+    c = _steadied(_spread(stats.inputs[0], dense.bias))
+    a = np.linalg.lstsq(b @ c @ b.T, b @ c @ dense.weight.T, rcond=None)[0].T
+    bias = None if dense.bias is None else dense.bias + dense.weight @ mean - a @ (b @ mean)
+    return LinearFactors(a, b, bias, source)
+
+
+def _steadied(covariance: Array) -> Array:
+    """With the ridge that keeps a layer behind a foreign projector from relying on directions hardly seen."""
+    ridge = _SHARED_RIDGE * float(np.trace(covariance)) / len(covariance)
+    return np.asarray(covariance + ridge * np.eye(len(covariance)))
 
 
 def _spread(moments: MomentSummary, bias: Array | None) -> Array:

@@ -14,7 +14,7 @@ from torch import nn
 
 from projgen.data import Batches, as_batches
 from projgen.errors import InputError, InputTypeError
-from projgen.pca.counting import count_learnables, dense_cost, factored_cost
+from projgen.pca.counting import count_learnables, dense_cost
 from projgen.pca.discover import Kind, Layer, as_module, choose_layers, find_layers, owned_copy, tied_layers
 from projgen.pca.neuron_pca import NeuronPCA
 from projgen.progress import Reporter
@@ -29,6 +29,7 @@ from projgen.projection.ranks import (
     DENSE,
     Choice,
     given_ranks,
+    output_cost,
     pca_cost,
 )
 from projgen.projection.search import realise
@@ -186,13 +187,13 @@ def _example(pca: NeuronPCA, device: torch.device) -> tuple[torch.Tensor, ...]:
 def _layer_info(before: Layer, layer: Layer, choice: Choice, work: PcaWork | Predictor) -> LayerInfo:
     """The record of a layer, ``before`` and after losing units."""
     dense = dense_cost(before)
-    if isinstance(work, PcaWork):
-        after = pca_cost(layer, choice)
-    else:
-        after = factored_cost(layer, choice.r_in, choice.r_out, joint=choice.joint)
+    after = pca_cost(layer, choice) if isinstance(work, PcaWork) else output_cost(layer, choice)
     projected, explained = choice != DENSE, work.explained(layer, choice)
     units = (before.hidden or before.outputs * before.groups, layer.hidden or layer.outputs * layer.groups)
-    return LayerInfo(layer.name, _kind(layer), projected, choice[:2], choice.joint, units, dense, after, explained)
+    joint = choice.joint and layer.hidden > 0
+    return LayerInfo(
+        layer.name, _kind(layer), projected, choice[:2], joint, units, dense, after, explained, choice.shared
+    )
 
 
 def _removal(work: PcaWork, total: int, goal: float) -> int:

@@ -19,6 +19,7 @@ from projgen.projection.factors import KEPT_UNITS
 from projgen.projection.layers import ProjectedLayer
 from projgen.projection.recurrent import ProjectedGRU, ProjectedLSTM
 from projgen.projection.samples import Pool, split
+from projgen.projection.shared import SharedProjector, tied_pairs
 
 _EVALUATIONS = 12
 _PATIENCE = 4
@@ -112,18 +113,29 @@ def distill(
 
 
 def balance_factors(model: nn.Module) -> None:
-    """Give the two factors of each product the same singular values (the product does not change)."""
+    """Give the two factors of each product the same singular values (the product does not change).
+
+    A layer that shares an RNN's projector follows that projector's change.
+    """
+    tied = list(tied_pairs(model))
     with torch.no_grad():
+        before = [pair.projector.weight.clone() for pair in tied]
         for module in model.modules():
             if isinstance(module, ProjectedLSTM | ProjectedGRU):
                 for index in range(len(module.input_rank)):
                     _balance_cell(module, index)
             elif isinstance(module, ProjectedLayer) and module.original_class.endswith("Linear"):
-                projector = module.network.get_submodule("input_projector").get_parameter("weight")
+                projector_of = module.network.get_submodule("input_projector")
+                if isinstance(projector_of, SharedProjector):
+                    continue
+                projector = projector_of.get_parameter("weight")
                 core = module.network.get_submodule("core").get_parameter("weight")
                 left, right = _balanced(core, projector)
                 core.copy_(left)
                 projector.copy_(right)
+        for pair, old in zip(tied, before, strict=True):
+            change = torch.linalg.lstsq(pair.projector.weight.double(), old.double()).solution  # old = new @ change
+            pair.core.weight.copy_(pair.core.weight.double() @ change.T)
 
 
 def _balance_cell(module: ProjectedLSTM | ProjectedGRU, index: int) -> None:

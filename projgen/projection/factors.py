@@ -13,6 +13,7 @@ from projgen.pca.counting import dense_cost, factored_cost
 from projgen.pca.discover import Kind, Layer
 from projgen.projection.layers import ProjectedLayer, projected_conv, projected_linear
 from projgen.projection.recurrent import ProjectedGRU, ProjectedLSTM
+from projgen.projection.shared import shared_linear
 
 Array = np.ndarray
 
@@ -21,12 +22,24 @@ KEPT_UNITS = "_projgen_kept_units"
 
 
 @dataclass(frozen=True, slots=True)
+class HiddenState:
+    """The hidden state of one cell of a recurrent module."""
+
+    module: str
+    cell: int
+
+
+@dataclass(frozen=True, slots=True)
 class LinearFactors:
-    """``x -> A (B x) + bias``: a (O, r), b (r, D), bias (O) or None."""
+    """``x -> A (B x) + bias``: a (O, r), b (r, D), bias (O) or None.
+
+    shared: B is the output projector of the RNN cell that makes x, one parameter of both layers.
+    """
 
     a: Array
     b: Array
     bias: Array | None
+    shared: HiddenState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +124,8 @@ def cost_of(layer: Layer, factors: Factors | None) -> int:
         return dense_cost(layer)
     core_bias = isinstance(factors, ConvFactors) and factors.core_bias is not None
     joint = isinstance(factors, CellFactors) and factors.joint
-    return factored_cost(layer, *ranks_of(factors), core_bias=core_bias, joint=joint)
+    shared = isinstance(factors, LinearFactors) and factors.shared is not None
+    return factored_cost(layer, *ranks_of(factors), core_bias=core_bias, joint=joint, shared=shared)
 
 
 def build(module: nn.Module, cells: list[tuple[Layer, Factors | None]], name: str) -> ProjectedLayer:
@@ -163,6 +177,8 @@ def _feed_forward(module: nn.Module, factors: Factors) -> nn.Module:
     def tensor(value: Array | None) -> Tensor | None:
         return None if value is None else _like(value, like)
 
+    if isinstance(factors, LinearFactors) and factors.shared is not None:
+        return shared_linear(_like(factors.a, like), _like(factors.b.T, like), tensor(factors.bias))
     if isinstance(factors, LinearFactors):
         return projected_linear(_like(factors.a, like), _like(factors.b, like), tensor(factors.bias))
     assert isinstance(factors, ConvFactors) and isinstance(module, nn.Conv1d | nn.Conv2d)

@@ -19,6 +19,7 @@ class LayerInfo:
         learnables_before, learnables_after: counts; learnables_reduction: proportion removed.
         explained_variance: the smaller proportion kept of what it reads and emits ("pca"), or the proportion
             of its output's weighted variance that remains ("output").
+        shared: it reads a hidden state through the recurrent layer's own projector, which counts there.
     """
 
     name: str
@@ -30,6 +31,7 @@ class LayerInfo:
     learnables_before: int
     learnables_after: int
     explained_variance: float
+    shared: bool = False
 
     @property
     def learnables_reduction(self) -> float:
@@ -68,10 +70,11 @@ class CompressionInfo:
             table.add_column(heading, justify="left" if heading in {"layer", "kind"} else "right")
         for layer in self.layers:
             ranks = ", ".join("-" if r is None else str(r) for r in layer.ranks) if layer.projected else "dense"
+            ranks += " joint" * layer.joint + " shared" * layer.shared
             counts = f"{layer.learnables_before:,} -> {layer.learnables_after:,}"
             fewer, kept = f"{layer.learnables_reduction:.1%}", f"{layer.explained_variance:.2%}"
             units = str(layer.units[1]) if layer.units[0] == layer.units[1] else f"{layer.units[0]} -> {layer.units[1]}"
-            table.add_row(layer.name, layer.kind, units, ranks + " joint" * layer.joint, counts, fewer, kept)
+            table.add_row(layer.name, layer.kind, units, ranks, counts, fewer, kept)
         return table
 
 

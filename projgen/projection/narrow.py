@@ -23,7 +23,8 @@ from projgen.projection.predict import Predictor
 from projgen.projection.ranks import Choice
 from projgen.projection.refit import refitted
 from projgen.projection.search import measured_choice, realise
-from projgen.projection.trace import find_groups
+from projgen.projection.shared import shared_readers
+from projgen.projection.trace import Group, find_groups
 
 FRACTIONS = (1.0, 0.85, 0.7, 0.5, 0.35, 0.26, 0.2, 0.16, 0.12, 0.08, 0.05, 0.03)
 _LARGE_FRACTIONS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)
@@ -67,17 +68,17 @@ class Start:
 
 
 def unit_rankings(
-    model: nn.Module, stats: Mapping[str, LayerStats], allowed: set[str], example: tuple[Tensor, ...]
+    model: nn.Module, stats: Mapping[str, LayerStats], allowed: set[str], groups: list[Group]
 ) -> list[Ranking]:
     """The groups of units that may lose some, ranked.
 
     Args:
         allowed: names of the modules that may lose units; a group needs all of its producers among them.
-        example: one batch of at least two observations.
+        groups: as traced.
     """
     by_module = {s.layer.module_name: s for s in stats.values()}
     rankings = []
-    for group in find_groups(model, example):
+    for group in groups:
         if group.reason or not set(group.producers) <= allowed:
             continue
         ranking = rank_units(group, model, by_module)
@@ -93,6 +94,7 @@ class Forecast:
     Attributes:
         start: the network, with the statistics of the kept features and rows. kept: the units per group.
         work: its predictor. size: its learnables. merge_loss: predicted loss of the merges.
+        readers: linear layers that may share an RNN's output projector.
     """
 
     start: Start
@@ -100,6 +102,7 @@ class Forecast:
     work: Predictor
     size: int
     merge_loss: float
+    readers: Mapping[str, str]
 
     @property
     def least(self) -> int:
@@ -125,17 +128,20 @@ def forecasts(
         example: a batch to export the model with.
     """
     whole = Start(1.0, teacher, layers, stats, {})
-    found = [Forecast(whole, [], Predictor(teacher, stats, layers), count_learnables(teacher), 0.0)]
+    recurrent = any(layer.hidden for layer in layers)
+    groups = find_groups(owned_copy(teacher).eval(), _export_example(teacher, example)) if prune or recurrent else []
+    readers = shared_readers(groups, layers)
+    found = [Forecast(whole, [], Predictor(teacher, stats, layers, readers), count_learnables(teacher), 0.0, readers)]
     if prune is False:
         return found
-    few = _export_example(teacher, example)
-    rankings = unit_rankings(owned_copy(teacher).eval(), stats, {layer.module_name for layer in layers}, few)
+    rankings = unit_rankings(teacher, stats, {layer.module_name for layer in layers}, groups)
     for fraction, kept, model, here in _fractions(teacher, layers, rankings):
         narrow = narrowed_stats(stats, here, kept)
         rows = {name: chosen for r, chosen in kept for name in r.group.producers}
         start = Start(fraction, model, here, narrow, _row_index(teacher, rows))
         lost = sum(float(ranking.left[len(index)]) for ranking, index in kept)
-        found.append(Forecast(start, kept, Predictor(model, narrow, here), count_learnables(model), lost))
+        work = Predictor(model, narrow, here, readers)
+        found.append(Forecast(start, kept, work, count_learnables(model), lost, readers))
     return found
 
 
@@ -185,7 +191,7 @@ def best_candidate(
             own = owned_copy(start.model).eval().requires_grad_(False)
             collected = collect(own, start.layers, few, curvature=True, device=device)
             start = replace(start, stats=collected.layers)
-            work = Predictor(start.model, start.stats, start.layers)
+            work = Predictor(start.model, start.stats, start.layers, forecast.readers)
         removal = forecast.size - budget
         for candidate in _projections(teacher, start, work, removal, error_of, batches, device, reporter):
             how = " refitted" * candidate.refit

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 
 from projgen.pca.collect import LayerStats
-from projgen.pca.counting import dense_cost, factored_cost
+from projgen.pca.counting import dense_cost
 from projgen.pca.discover import Kind, Layer
-from projgen.projection.closed_form import Regression, output_factors, output_regressions
+from projgen.projection.closed_form import (
+    Regression,
+    output_factors,
+    output_regressions,
+    shared_factors,
+    shared_tails,
+)
 from projgen.projection.conv_form import (
     ConvProblem,
     LeastSquares,
@@ -21,8 +27,8 @@ from projgen.projection.conv_form import (
     output_errors,
     start_projector,
 )
-from projgen.projection.factors import Array, DenseWeights, Factors, dense_weights
-from projgen.projection.ranks import DENSE, Choice, Options, explained_options, knapsack, pareto, useful
+from projgen.projection.factors import Array, DenseWeights, Factors, HiddenState, dense_weights
+from projgen.projection.ranks import DENSE, Choice, Options, explained_options, knapsack, output_cost, pareto, useful
 
 _GRID = 24
 
@@ -30,11 +36,12 @@ _GRID = 24
 @dataclass(frozen=True, slots=True)
 class Weighting:
     """How the search bends the predicted losses: factors on what a layer reads and on its hidden state, and the
-    form of an LSTM ("joint", "separate", or "" for either)."""
+    form of an LSTM ("joint", "separate", or "" for either). ``shared``: whether its reader uses its projector."""
 
     read: float = 1.0
     hidden: float = 1.0
     form: str = ""
+    shared: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +54,67 @@ class _Table:
     hidden: Array
     choices: tuple[Choice, ...]
 
-    def options(self, weighting: Weighting) -> Options:
-        loss = weighting.read * self.read + weighting.hidden * self.hidden
+    def options(self, weighting: Weighting) -> Options[Choice]:
+        kept, loss = self.kept(weighting), self.loss(weighting)
+        return pareto(self.layer, self.cost[kept], loss[kept], [self.choices[i] for i in kept])
+
+    def loss(self, weighting: Weighting) -> Array:
+        """The bent loss of every option."""
+        return np.asarray(weighting.read * self.read + weighting.hidden * self.hidden)
+
+    def kept(self, weighting: Weighting) -> Array:
+        """Indices of the options of the wanted form."""
         joint = np.array([choice.joint for choice in self.choices])
         dense = np.array([choice == DENSE for choice in self.choices])
         keep = np.ones(len(self.choices), dtype=bool)
         if weighting.form and joint.any():
             keep = dense | (joint if weighting.form == "joint" else ~joint)
-        kept = np.flatnonzero(keep)
-        return pareto(self.layer, self.cost[kept], loss[kept], [self.choices[i] for i in kept])
+        return np.flatnonzero(keep)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sharing:
+    """A linear layer behind the projector of an RNN cell: its errors at every rank, for both forms of the cell."""
+
+    rnn: Layer
+    reader: Layer
+    projectors: dict[bool, Array]
+    errors: dict[bool, Array]
+
+    def choice(self, of_rnn: Choice) -> Choice | None:
+        """The reader's choice beside one of the cell, None if that has no output projector."""
+        rank = of_rnn.r_out
+        return None if rank is None or rank >= self.rnn.hidden else Choice(rank, None, of_rnn.joint, shared=True)
+
+    def error(self, choice: Choice) -> float:
+        assert choice.r_in is not None
+        return float(self.errors[choice.joint][choice.r_in])
+
+    def options(
+        self, table: _Table, rnn: Options[Choice], reader: Options[Choice], weighting: Weighting, of_reader: Weighting
+    ) -> Options[tuple[Choice, ...]]:
+        """The pairs of choices that no other pair beats: both on their own, and with the projector shared.
+
+        Args:
+            table: of the cell. rnn, reader: their own options, bent. weighting, of_reader: how.
+        """
+        pairs: list[tuple[Choice, ...]] = []
+        costs, losses = [], []
+        if not weighting.shared:
+            pairs += [(a, b) for a in rnn.choices for b in reader.choices]
+            costs.append((rnn.cost[:, None] + reader.cost).ravel())
+            losses.append((rnn.error[:, None] + reader.error).ravel())
+        if weighting.shared is not False:
+            kept, loss = table.kept(weighting), table.loss(weighting)
+            found = [(i, self.choice(table.choices[i])) for i in kept]
+            usable = [(i, choice) for i, choice in found if choice is not None]
+            pairs += [(table.choices[i], choice) for i, choice in usable]
+            index = [i for i, _ in usable]
+            costs.append(table.cost[index] + [output_cost(self.reader, choice) for _, choice in usable])
+            losses.append(loss[index] + [of_reader.read * self.error(choice) for _, choice in usable])
+        if weighting.shared and not pairs:
+            return self.options(table, rnn, reader, replace(weighting, shared=False), of_reader)
+        return pareto(table.layer, np.concatenate(costs), np.concatenate(losses), pairs)
 
 
 class Predictor:
@@ -65,7 +124,14 @@ class Predictor:
     losses of all layers add up on the scale of the network's output error.
     """
 
-    def __init__(self, model: nn.Module, stats: Mapping[str, LayerStats], layers: list[Layer]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        stats: Mapping[str, LayerStats],
+        layers: list[Layer],
+        readers: Mapping[str, str] | None = None,
+    ) -> None:
+        """``readers``: linear layers that may share the output projector of an RNN cell, by the cell's name."""
         self._dense: dict[str, DenseWeights] = {x.name: dense_weights(model, x) for x in layers}
         self._stats: dict[str, LayerStats] = {x.name: stats[x.name] for x in layers}
         self._solved: dict[str, tuple[Regression, ...]] = {}
@@ -77,30 +143,42 @@ class Predictor:
         for layer in layers:
             errors = self._errors[layer.name] = self._all_errors(layer)
             usable = [c for c in errors if c.joint or c == useful(layer, c.r_in, c.r_out)]
-            cost = [factored_cost(layer, c.r_in, c.r_out, joint=c.joint) for c in usable]
+            cost = [output_cost(layer, c) for c in usable]
             kept = [i for i, value in enumerate(cost) if value < dense_cost(layer)]
             choices = (*(usable[i] for i in kept), DENSE)
             losses = np.array([*(errors[usable[i]] for i in kept), (0.0, 0.0)])
             costs = np.array([*(cost[i] for i in kept), dense_cost(layer)])
             self._tables.append(_Table(layer, costs, losses[:, 0], losses[:, 1], choices))
+        by_name = {layer.name: layer for layer in layers}
+        found = [self._sharing(by_name[rnn], by_name[reader]) for reader, rnn in (readers or {}).items()]
+        self._shared = {sharing.reader.name: sharing for sharing in found}
 
     def for_explained(self, goal: float, bent: Mapping[str, Weighting] | None = None) -> dict[str, Choice]:
         """Choices where each layer keeps the proportion ``goal`` of its weighted output variance."""
-        return explained_options(self._options(bent), self._baseline, goal)
+        plain = Weighting()
+        options = [table.options((bent or {}).get(table.layer.name, plain)) for table in self._tables]
+        return explained_options(options, self._baseline, goal)
 
     def for_removal(self, removal: int, bent: Mapping[str, Weighting] | None = None) -> dict[str, Choice]:
         """Choices of least (bent) predicted loss that remove at least so many learnables."""
         dense = sum(dense_cost(table.layer) for table in self._tables)
-        return knapsack(self._options(bent), dense - removal)
+        readers = {sharing.rnn.name: sharing.reader.name for sharing in self._shared.values()}
+        chosen: dict[str, Choice] = {}
+        for name, choices in knapsack(self._options(bent or {}), dense - removal).items():
+            chosen[name] = choices[0]
+            if len(choices) == 2:
+                chosen[readers[name]] = choices[1]
+        return chosen
 
     def most_removed(self) -> int:
         """Learnables that go when every layer takes its cheapest option."""
-        return sum(dense_cost(table.layer) - int(table.cost.min()) for table in self._tables)
+        dense = sum(dense_cost(table.layer) for table in self._tables)
+        return dense - sum(int(option.cost.min()) for option in self._options({}))
 
     def removed(self, chosen: Mapping[str, Choice]) -> int:
         """Learnables that a choice removes."""
         pairs = [(table.layer, chosen[table.layer.name]) for table in self._tables]
-        return sum(dense_cost(x) - factored_cost(x, c.r_in, c.r_out, joint=c.joint) for x, c in pairs)
+        return sum(dense_cost(x) - output_cost(x, c) for x, c in pairs)
 
     def loss(self, chosen: Mapping[str, Choice]) -> float:
         """Predicted loss of the whole network."""
@@ -119,15 +197,55 @@ class Predictor:
         if layer.kind is Kind.CONV:
             problems, starts = self._convs[layer.name], self._starts[layer.name]
             return conv_factors(dense, stats, problems, choice.r_in, choice.r_out, starts)
+        if choice.shared:
+            return shared_factors(dense, stats, self.projector(layer, choice), self.source(layer))
         return output_factors(dense, stats, self._solved[layer.name], choice)
 
-    def _options(self, bent: Mapping[str, Weighting] | None) -> list[Options]:
+    def projector(self, layer: Layer, choice: Choice) -> Array:
+        """The (r, D) projector that a layer shares with an RNN cell."""
+        return self._shared[layer.name].projectors[choice.joint][: choice.r_in]
+
+    def source(self, layer: Layer) -> HiddenState:
+        """The RNN cell whose projector a layer may share."""
+        rnn = self._shared[layer.name].rnn
+        return HiddenState(rnn.module_name, rnn.cell)
+
+    @property
+    def cells_with_readers(self) -> set[str]:
+        """Names of the RNN cells whose output projector a reader may share."""
+        return {sharing.rnn.name for sharing in self._shared.values()}
+
+    def _sharing(self, rnn: Layer, reader: Layer) -> _Sharing:
+        solved = self._solved[rnn.name]
+        projectors = {False: solved[1].right}
+        if len(solved) > 2:
+            projectors[True] = solved[2].right[:, rnn.inputs :]
+        dense, stats = self._dense[reader.name], self._stats[reader.name]
+        scale = _positions(stats)
+        errors = {joint: scale * shared_tails(dense, stats, b[: rnn.hidden]) for joint, b in projectors.items()}
+        return _Sharing(rnn, reader, projectors, errors)
+
+    def _options(self, bent: Mapping[str, Weighting]) -> list[Options[tuple[Choice, ...]]]:
+        """The options of each layer, or of an RNN cell together with its reader."""
         plain = Weighting()
-        return [table.options((bent or {}).get(table.layer.name, plain)) for table in self._tables]
+        single = {table.layer.name: table.options(bent.get(table.layer.name, plain)) for table in self._tables}
+        sharing = {s.rnn.name: s for s in self._shared.values()}
+        options = []
+        for table in self._tables:
+            name, alone = table.layer.name, single[table.layer.name]
+            if name in sharing:
+                weighting = bent.get(name, plain), bent.get(sharing[name].reader.name, plain)
+                options.append(sharing[name].options(table, alone, single[sharing[name].reader.name], *weighting))
+            elif name not in self._shared:
+                choices = tuple((choice,) for choice in alone.choices)
+                options.append(Options(table.layer, alone.cost, alone.error, choices))
+        return options
 
     def _error(self, layer: Layer, choice: Choice) -> tuple[float, float]:
         if choice == DENSE:
             return 0.0, 0.0
+        if choice.shared:
+            return self._shared[layer.name].error(choice), 0.0
         known = self._errors[layer.name]
         if choice not in known:  # a rank between the grid's, asked for by name
             known.update(self._conv_row(layer, choice.r_in))

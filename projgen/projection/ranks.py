@@ -6,7 +6,7 @@ import fnmatch
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,14 +16,20 @@ from projgen.pca.discover import Kind, Layer
 
 
 class Choice(NamedTuple):
-    """Ranks of a layer (None: that projector is left out), and whether an LSTM's two products share a factor."""
+    """Ranks of a layer; None: that projector is left out.
+
+    joint: an LSTM whose two products share a factor. shared: a Linear layer that reads a hidden state through the
+    RNN's own projector; ``joint`` then says whether it is that of the joint form.
+    """
 
     r_in: int | None
     r_out: int | None
     joint: bool = False
+    shared: bool = False
 
 
 DENSE = Choice(None, None)
+T = TypeVar("T")
 _TIE = 1e-12
 
 
@@ -71,6 +77,12 @@ def threshold_ranks(spectra: list[Spectra], goal: float) -> dict[str, Choice]:
         r_out = None if s.layer.kind is Kind.LINEAR else smallest_rank(s.emitted, goal)
         ranks[s.layer.name] = useful(s.layer, r_in, r_out, core_bias=True)
     return ranks
+
+
+def output_cost(layer: Layer, choice: Choice) -> int:
+    """Learnables of a layer projected by ``method="output"``."""
+    joint = choice.joint and layer.hidden > 0
+    return factored_cost(layer, choice.r_in, choice.r_out, joint=joint, shared=choice.shared)
 
 
 def pca_cost(layer: Layer, choice: Choice) -> int:
@@ -150,16 +162,19 @@ def _check_rank(layer: Layer, rank: Any, limit: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What a layer can become: parallel arrays of cost (learnables), error (predicted loss) and choices."""
+class Options(Generic[T]):
+    """What a layer can become: parallel arrays of cost (learnables), error (predicted loss) and choices.
+
+    A choice is that of one layer, or of several whose choices hang together.
+    """
 
     layer: Layer
     cost: np.ndarray
     error: np.ndarray
-    choices: tuple[Choice, ...]
+    choices: tuple[T, ...]
 
 
-def pareto(layer: Layer, cost: np.ndarray, error: np.ndarray, choices: Sequence[Choice]) -> Options:
+def pareto(layer: Layer, cost: np.ndarray, error: np.ndarray, choices: Sequence[T]) -> Options[T]:
     """The options no other one beats in both cost and error, cheapest first."""
     order = np.lexsort((error, cost))
     best = np.minimum.accumulate(error[order])
@@ -167,7 +182,7 @@ def pareto(layer: Layer, cost: np.ndarray, error: np.ndarray, choices: Sequence[
     return Options(layer, cost[front], error[front], tuple(choices[i] for i in front))
 
 
-def knapsack(options: list[Options], budget: int, limit: int = 20_000) -> dict[str, Choice]:
+def knapsack(options: list[Options[T]], budget: int, limit: int = 20_000) -> dict[str, T]:
     """One option per layer with the least sum of errors within a budget of learnables.
 
     Fronts are merged layer by layer; above ``limit`` points they are thinned to the best of equal cost slots,
@@ -188,14 +203,14 @@ def knapsack(options: list[Options], budget: int, limit: int = 20_000) -> dict[s
         costs, errors = total[front], loss[front]
     fitting = np.flatnonzero(costs <= budget)
     position = int(fitting[-1]) if len(fitting) else 0
-    chosen: dict[str, Choice] = {}
+    chosen: dict[str, T] = {}
     for option, (previous, index) in zip(reversed(options), reversed(trail), strict=True):
         chosen[option.layer.name] = option.choices[index[position]]
         position = int(previous[position])
     return chosen
 
 
-def explained_options(options: list[Options], baseline: Mapping[str, float], goal: float) -> dict[str, Choice]:
+def explained_options(options: list[Options[Choice]], baseline: Mapping[str, float], goal: float) -> dict[str, Choice]:
     """Per layer the cheapest option whose error leaves the proportion ``goal`` of its output explained."""
     chosen = {}
     for option in options:

@@ -24,7 +24,7 @@ from projgen.pca.collect import LayerStats, patches_of
 from projgen.pca.discover import Kind, Layer
 from projgen.pca.moments import Moments, MomentSummary
 from projgen.projection.assemble import assemble
-from projgen.projection.closed_form import output_factors, output_regressions
+from projgen.projection.closed_form import output_factors, output_regressions, shared_factors
 from projgen.projection.conv_form import conv_factors, conv_problems
 from projgen.projection.factors import Array, DenseWeights, Factors, dense_weights
 from projgen.projection.measure import evaluating
@@ -83,11 +83,14 @@ def refitted(
         if choice == DENSE:
             _write(current, layer, dense)
         else:
-            current = assemble(current, {layer.name: _factor(layer, choice, dense, seen)}, [layer])
+            factors = {layer.name: _factor(layer, choice, dense, seen, work)}
+            current = assemble(current, factors, [layer])
     return current
 
 
-def _factor(layer: Layer, choice: Choice, dense: DenseWeights, stats: LayerStats) -> Factors:
+def _factor(layer: Layer, choice: Choice, dense: DenseWeights, stats: LayerStats, work: Predictor) -> Factors:
+    if choice.shared:
+        return shared_factors(dense, stats, work.projector(layer, choice), work.source(layer))
     if layer.kind is Kind.CONV:
         return conv_factors(dense, stats, conv_problems(dense, stats), choice.r_in, choice.r_out)
     return output_factors(dense, stats, output_regressions(dense, stats), choice)

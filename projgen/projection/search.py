@@ -70,8 +70,10 @@ def measured_choice(
     bent: dict[str, Weighting] = {x.name: Weighting() for x in layers}
     best = attempt(bent)
     for layer in layers:
-        for form in ("joint", "separate") if layer.kind is Kind.LSTM else ():
-            tried = {**bent, layer.name: replace(bent[layer.name], form=form)}
+        forms = ("joint", "separate") if layer.kind is Kind.LSTM else ()
+        sharing = (True, False) if layer.name in work.cells_with_readers else ()
+        for change in (*({"form": form} for form in forms), *({"shared": shared} for shared in sharing)):
+            tried = {**bent, layer.name: replace(bent[layer.name], **change)}  # type: ignore[arg-type]
             found = attempt(tried)
             if found.error < best.error:
                 best, bent = found, tried

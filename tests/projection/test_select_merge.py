@@ -173,7 +173,7 @@ def test_readers_that_mix_or_expose_units_fix_them(reader: str) -> None:
 def rankings_of(model: nn.Module, x: Tensor) -> list[object]:
     pca = NeuronPCA(model, x, verbosity="off")
     names = {s.layer.module_name for s in pca.collected.layers.values()}
-    return unit_rankings(model, pca.collected.layers, names, (x[:2],))
+    return unit_rankings(model, pca.collected.layers, names, find_groups(model, (x[:2],)))
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -256,7 +256,7 @@ def test_refit_of_a_dense_layer_is_least_squares_on_what_now_reaches_it() -> Non
     model = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 4)).double()
     x = torch.randn(500, 6, dtype=torch.float64)
     pca = NeuronPCA(model, x, verbosity="off")
-    (ranking,) = unit_rankings(model, pca.collected.layers, {"0"}, (x[:2],))
+    (ranking,) = unit_rankings(model, pca.collected.layers, {"0"}, find_groups(model, (x[:2],)))
     chosen = np.sort(ranking.order[:5])
     small = narrowed(model, [(ranking, chosen)])
     after = NeuronPCA(small, x, verbosity="off")
