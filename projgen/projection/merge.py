@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,8 +38,8 @@ class Ranking:
     covariances: tuple[Array, ...]
 
 
-def rank_units(group: Group, model: nn.Module, stats: Mapping[str, LayerStats]) -> Ranking | None:
-    """Rank the units of a group; None if a consumer's statistics are missing."""
+def rank_units(group: Group, model: nn.Module, stats: Mapping[tuple[str, int], LayerStats]) -> Ranking | None:
+    """Rank the units of a group; None if a consumer's statistics (by module and cell) are missing."""
     covariances, weights = [], []
     for consumer in group.consumers:
         found = _consumer_statistics(consumer, group.size, model, stats)
@@ -71,10 +71,10 @@ def rank_units(group: Group, model: nn.Module, stats: Mapping[str, LayerStats]) 
 
 
 def _consumer_statistics(
-    consumer: Consumer, size: int, model: nn.Module, stats: Mapping[str, LayerStats]
+    consumer: Consumer, size: int, model: nn.Module, stats: Mapping[tuple[str, int], LayerStats]
 ) -> tuple[Array, Array] | None:
     """(covariance of the units, Om) at one consumer, Om per observation."""
-    found = stats.get(consumer.module)
+    found = stats.get((consumer.module, consumer.cell))
     if found is None:
         return None
     module = model.get_submodule(consumer.module)
@@ -82,17 +82,19 @@ def _consumer_statistics(
     second = found.inputs[0].second
     curvature = found.curvature
     if isinstance(module, nn.LSTM | nn.GRU):
-        width = found.layer.inputs
-        part = slice(width, None) if consumer.recurrent else slice(0, width)
-        weight = module.get_parameter("weight_hh_l0" if consumer.recurrent else "weight_ih_l0")
+        w, r = (_double(getattr(module, name)) for name in module._all_weights[consumer.cell][:2])
+        first = found.layer.inputs if consumer.recurrent else consumer.offset
         g = curvature.get("z", curvature.get("h" if consumer.recurrent else "x"))
-        covariance, taps = second[part, part], _double(weight)[:, :, None]
+        covariance = second[first : first + size, first : first + size]
+        taps = (r if consumer.recurrent else w[:, first : first + size])[:, :, None]
     elif isinstance(module, nn.Linear):
-        blocks = second.reshape(size, consumer.block, size, consumer.block)
+        part = slice(consumer.offset, consumer.offset + size * consumer.block)
+        blocks = second[part, part].reshape(size, consumer.block, size, consumer.block)
         covariance = np.einsum("aubu->ab", blocks) / consumer.block
-        g, taps = curvature.get("z"), _double(module.weight).reshape(-1, size, consumer.block)
+        g, taps = curvature.get("z"), _double(module.weight)[:, part].reshape(-1, size, consumer.block)
     elif isinstance(module, nn.Conv1d | nn.Conv2d):
-        covariance, taps = second, _double(module.weight).reshape(module.out_channels, size, -1)
+        part = slice(consumer.offset, consumer.offset + size)
+        covariance, taps = second[part, part], _double(module.weight)[:, part].reshape(module.out_channels, size, -1)
         g = None if "z" not in curvature else curvature["z"][0]
         if found.patches:
             scale = found.patches[0].rows / max(found.samples, 1)
@@ -109,25 +111,52 @@ def narrowed(model: nn.Module, kept: list[tuple[Ranking, Array]]) -> nn.Module:
         kept: per group its ranking and the indices that stay (ascending).
     """
     own = copy.deepcopy(model)
-    rows: dict[str, Array] = {}
-    columns: dict[str, tuple[Array, int]] = {}
-    recurrent: dict[str, Array] = {}
+    edits: dict[str, dict[int, _Edit]] = {}
+
+    def edit(module: str, cell: int) -> _Edit:
+        return edits.setdefault(module, {}).setdefault(cell, _Edit())
+
     for ranking, chosen in kept:
         for name in (*ranking.group.producers, *ranking.group.followers):
-            rows[name] = chosen
-        for consumer, covariance in zip(ranking.group.consumers, ranking.covariances, strict=True):
-            merge = np.linalg.solve(covariance[np.ix_(chosen, chosen)], covariance[chosen]).T  # (size, k)
+            edit(name, ranking.group.cells.get(name, 0)).rows = chosen
+        for consumer, merge in zip(ranking.group.consumers, merges(ranking, chosen), strict=True):
             if consumer.recurrent:
-                recurrent[consumer.module] = merge
+                edit(consumer.module, consumer.cell).recurrent = merge
             else:
-                columns[consumer.module] = (merge, consumer.block)
-    for name in {*rows, *columns, *recurrent}:
+                edit(consumer.module, consumer.cell).columns.append((consumer.offset, merge, consumer.block))
+    for name, cells in edits.items():
         module = own.get_submodule(name)
-        small = _small(module, rows.get(name), columns.get(name), recurrent.get(name))
+        small = _small_rnn(module, cells) if isinstance(module, nn.LSTM | nn.GRU) else _small(module, cells[0])
         small.train(module.training)
         parent, _, last = name.rpartition(".")
         setattr(own.get_submodule(parent), last, small)
     return own
+
+
+def merges(ranking: Ranking, chosen: Array) -> list[Array]:
+    """Per consumer the matrix M (size, k) of the best linear guess h ~ M h_S of all units from the chosen ones."""
+    return [np.linalg.solve(c[np.ix_(chosen, chosen)], c[chosen]).T for c in ranking.covariances]
+
+
+@dataclass(slots=True)
+class _Edit:
+    """What happens to one layer or cell: the rows that stay, the merges of its columns (first feature, M, features
+    per unit), and that of the hidden state it reads."""
+
+    rows: Array | None = None
+    columns: list[tuple[int, Array, int]] = field(default_factory=list)
+    recurrent: Array | None = None
+
+    def merged(self, weight: Array) -> Array:
+        """A weight (O, D, taps) with its columns merged."""
+        parts, at = [], 0
+        for first, merge, block in sorted(self.columns, key=lambda column: column[0]):
+            stop = first + merge.shape[0] * block
+            taken = weight[:, first:stop].reshape(weight.shape[0], merge.shape[0], -1)
+            small = np.einsum("oct,ck->okt", taken, merge).reshape(weight.shape[0], -1, weight.shape[2])
+            parts += [weight[:, at:first], small]
+            at = stop
+        return np.concatenate((*parts, weight[:, at:]), 1)
 
 
 def narrowed_stats(
@@ -138,31 +167,44 @@ def narrowed_stats(
     Args:
         stats: of the original. layers: those of the narrowed network, by the same names.
     """
-    rows: dict[str, Array] = {}
-    columns: dict[tuple[str, bool], tuple[Array, int]] = {}
+    rows: dict[tuple[str, int], Array] = {}
+    gone: dict[tuple[str, int], list[Array]] = {}
+    back: dict[tuple[str, int], Array] = {}
     for ranking, chosen in kept:
-        rows.update(dict.fromkeys(ranking.group.producers, chosen))
-        for consumer in ranking.group.consumers:
-            columns[consumer.module, consumer.recurrent] = (chosen, consumer.block)
-    return {
-        layer.name: _narrow_layer(stats[layer.name], layer, rows.get(layer.module_name), columns) for layer in layers
-    }
+        group = ranking.group
+        rows.update({(name, group.cells.get(name, 0)): chosen for name in group.producers})
+        left_out = np.setdiff1d(np.arange(group.size), chosen)
+        for consumer, merge in zip(group.consumers, merges(ranking, chosen), strict=True):
+            at = consumer.module, consumer.cell
+            if consumer.recurrent:
+                back[at] = merge
+            else:
+                features = left_out[:, None] * consumer.block + np.arange(consumer.block)
+                gone.setdefault(at, []).append(consumer.offset + features.ravel())
+    narrow = {}
+    for layer in layers:
+        at = layer.module_name, layer.cell
+        read = np.setdiff1d(np.arange(stats[layer.name].layer.inputs), np.concatenate(gone.get(at, [[]])))
+        narrow[layer.name] = _narrow_layer(stats[layer.name], layer, rows.get(at), read, back.get(at))
+    return narrow
 
 
-def _narrow_layer(
-    found: LayerStats, layer: Layer, rows: Array | None, columns: Mapping[tuple[str, bool], tuple[Array, int]]
-) -> LayerStats:
+def _narrow_layer(found: LayerStats, layer: Layer, rows: Array | None, read: Array, back: Array | None) -> LayerStats:
+    """Statistics of the ``rows`` and the features ``read`` that stay.
+
+    An RNN's gates are reached through its hidden state, whose merge M (``back``) passes the influence of the units
+    that went on to those that stayed: with M^T for the change of each gate's gradients, G becomes M^T G M.
+    """
     old = found.layer
-    chosen, block = columns.get((layer.module_name, False), (np.arange(old.inputs), 1))
-    read = (chosen[:, None] * block + np.arange(block)).ravel()
+    patches = (read[:, None] * layer.taps + np.arange(layer.taps)).ravel()
     if old.hidden:
-        units, _ = columns.get((layer.module_name, True), (np.arange(old.hidden), 1))
+        units = np.arange(old.hidden) if rows is None else rows
         read = np.concatenate((read, old.inputs + units))
-        width = old.hidden
-        made = np.concatenate([gate * width + units for gate in range(old.outputs // width)])
-    else:
-        made = np.arange(old.outputs) if rows is None else rows
-    patches = (chosen[:, None] * layer.taps + np.arange(layer.taps)).ravel()
+    if old.hidden and back is not None:
+        spread = np.kron(np.eye(old.outputs // old.hidden), back)
+        curvature = {key: spread.T @ g @ spread for key, g in found.curvature.items()}
+        return LayerStats(layer, found.samples, tuple(m.pick(read) for m in found.inputs), curvature=curvature)
+    made = np.arange(old.outputs) if rows is None else rows
     whole = old.groups > 1  # a grouped convolution is never narrowed
     return LayerStats(
         layer,
@@ -174,23 +216,17 @@ def _narrow_layer(
     )
 
 
-def _small(
-    module: nn.Module, rows: Array | None, columns: tuple[Array, int] | None, recurrent: Array | None
-) -> nn.Module:
-    if isinstance(module, nn.LSTM | nn.GRU):
-        return _small_rnn(module, rows, columns, recurrent)
+def _small(module: nn.Module, edit: _Edit) -> nn.Module:
+    rows = edit.rows
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         assert rows is not None
         return _small_norm(module, rows)
     assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
     weight = _double(module.weight)
     depthwise = not isinstance(module, nn.Linear) and module.groups > 1
-    if columns is not None:
-        merge, block = columns
-        flat = weight.reshape(weight.shape[0], merge.shape[0], -1)
-        weight = np.einsum("oct,ck->okt", flat, merge).reshape(
-            weight.shape[0], merge.shape[1] * block, *weight.shape[2:]
-        )
+    if edit.columns:
+        flat = weight.reshape(*weight.shape[:2], -1)
+        weight = edit.merged(flat).reshape(weight.shape[0], -1, *weight.shape[2:])
     bias = None if module.bias is None else _double(module.bias)
     if rows is not None:
         weight, bias = weight[rows], None if bias is None else bias[rows]
@@ -221,28 +257,29 @@ def _small_norm(module: nn.modules.batchnorm._BatchNorm, rows: Array) -> nn.Modu
     return small
 
 
-def _small_rnn(
-    module: nn.LSTM | nn.GRU, rows: Array | None, columns: tuple[Array, int] | None, recurrent: Array | None
-) -> nn.Module:
+def _small_rnn(module: nn.LSTM | nn.GRU, cells: Mapping[int, _Edit]) -> nn.Module:
     gates = 4 if isinstance(module, nn.LSTM) else 3
-    hidden = module.hidden_size
-    chosen = np.arange(hidden) if rows is None else rows
-    picked = np.concatenate([gate * hidden + chosen for gate in range(gates)])
-    w, r = _double(module.get_parameter("weight_ih_l0")), _double(module.get_parameter("weight_hh_l0"))
-    w = w if columns is None else w @ columns[0]
-    r = r if recurrent is None else r @ recurrent
+    hidden, directions = module.hidden_size, 2 if module.bidirectional else 1
+    values: dict[str, Array] = {}
+    chosen = []
+    for cell, names in enumerate(module._all_weights):
+        edit = cells.get(cell, _Edit())
+        chosen.append(np.arange(hidden) if edit.rows is None else edit.rows)
+        picked = np.concatenate([gate * hidden + chosen[-1] for gate in range(gates)])
+        w, r, *biases = (_double(getattr(module, name)) for name in names)
+        w, r = edit.merged(w[:, :, None])[:, :, 0], r if edit.recurrent is None else r @ edit.recurrent
+        values.update(zip(names, (value[picked] for value in (w, r, *biases)), strict=True))
     like = module.get_parameter("weight_ih_l0")
     small = type(module)(
-        w.shape[1], len(chosen), batch_first=bool(module.batch_first), bias=bool(module.bias), dropout=module.dropout,
+        values["weight_ih_l0"].shape[1], len(chosen[0]), num_layers=module.num_layers, bias=bool(module.bias),
+        batch_first=bool(module.batch_first), dropout=module.dropout, bidirectional=bool(module.bidirectional),
         dtype=like.dtype, device=like.device,
     )  # fmt: skip
-    before = getattr(module, KEPT_UNITS, tuple(range(hidden)))
-    setattr(small, KEPT_UNITS, tuple(before[i] for i in chosen.tolist()))
-    for name, value in (("weight_ih_l0", w[picked]), ("weight_hh_l0", r[picked])):
+    before = getattr(module, KEPT_UNITS, tuple(range(hidden * directions)))
+    emitted = [direction * hidden + unit for direction in range(directions) for unit in chosen[direction - directions]]
+    setattr(small, KEPT_UNITS, tuple(before[unit] for unit in emitted))
+    for name, value in values.items():
         setattr(small, name, _parameter(value, like))
-    if module.bias:
-        for name in ("bias_ih_l0", "bias_hh_l0"):
-            setattr(small, name, _parameter(_double(module.get_parameter(name))[picked], like))
     return small
 
 

@@ -26,7 +26,7 @@ from projgen.projection.search import measured_choice, realise
 from projgen.projection.shared import shared_readers
 from projgen.projection.trace import Group, find_groups
 
-FRACTIONS = (1.0, 0.85, 0.7, 0.5, 0.35, 0.26, 0.2, 0.16, 0.12, 0.08, 0.05, 0.03)
+FRACTIONS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.26, 0.23, 0.2, 0.16, 0.13, 0.1, 0.08, 0.05, 0.03)
 _LARGE_FRACTIONS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)
 _LARGE = 1_000_000
 _STATISTICS = 1024
@@ -76,15 +76,30 @@ def unit_rankings(
         allowed: names of the modules that may lose units; a group needs all of its producers among them.
         groups: as traced.
     """
-    by_module = {s.layer.module_name: s for s in stats.values()}
+    by_cell = {(s.layer.module_name, s.layer.cell): s for s in stats.values()}
     rankings = []
     for group in groups:
         if group.reason or not set(group.producers) <= allowed:
             continue
-        ranking = rank_units(group, model, by_module)
+        ranking = rank_units(group, model, by_cell)
         if ranking is not None:
             rankings.append(ranking)
-    return rankings
+    return _whole_rnns(model, rankings)
+
+
+def _whole_rnns(model: nn.Module, rankings: list[Ranking]) -> list[Ranking]:
+    """Without the cells of RNNs of which not every cell may lose units: all are equally wide."""
+    while True:
+        cells: dict[str, int] = {}
+        for ranking in rankings:
+            for name in ranking.group.cells:
+                cells[name] = cells.get(name, 0) + 1
+        wanted = {name: module for name, module in model.named_modules() if isinstance(module, nn.LSTM | nn.GRU)}
+        partly = {name for name, count in cells.items() if count < len(wanted[name]._all_weights)}
+        kept = [r for r in rankings if not partly & set(r.group.cells)]
+        if len(kept) == len(rankings):
+            return kept
+        rankings = kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,10 @@ class Forecast:
     def loss(self, budget: int) -> float:
         """Predicted loss at a size."""
         return self.merge_loss + self.work.loss(self.work.for_removal(self.size - budget))
+
+    def realise(self, budget: int) -> nn.Module:
+        """The network of least predicted loss at a size."""
+        return realise(self.work, self.start.model, self.start.layers, self.work.for_removal(self.size - budget))
 
 
 def forecasts(
@@ -178,11 +197,17 @@ def best_candidate(
 ) -> Candidate:
     """The network of the wanted size with the least measured output error.
 
-    The forecasts of least predicted loss are made, narrowed ones from statistics of their own, and measured.
+    The most promising forecasts (by measured error, of large models by predicted loss) are made anew from
+    statistics of their own and searched around.
     """
     budget, fitting = reachable(found, goal, prune=prune)
     tried = [f for f in fitting if f.start.fraction == 1.0]
-    tried += sorted((f for f in fitting if f.start.fraction < 1.0), key=lambda f: f.loss(budget))[:_MEASURED]
+    narrower = [f for f in fitting if f.start.fraction < 1.0]
+    if found[0].size < _LARGE:
+        narrower.sort(key=lambda f: error_of(f.realise(budget)))
+    else:
+        narrower.sort(key=lambda f: f.loss(budget))
+    tried += narrower[:_MEASURED]
     few = samples_of(batches, teacher, _STATISTICS)
     best: Candidate | None = None
     for forecast in tried:

@@ -94,7 +94,8 @@ def shared_readers(groups: list[Group], layers: list[Layer]) -> dict[str, str]:
     plain = {x.module_name: x for x in layers if not x.hidden}
     found: dict[str, str] = {}
     for group in groups:
-        made_by = cells.get((group.producers[0], 0)) if len(group.producers) == 1 else None
+        made_by = cells.get((group.producers[0], group.cells.get(group.producers[0], -1)))
+        made_by = made_by if len(group.producers) == 1 else None
         if made_by is None:
             continue
         readers = [
