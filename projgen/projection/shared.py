@@ -77,7 +77,7 @@ def tied_pairs(model: nn.Module) -> Iterator[Tied]:
             for cell in range(len(module.output_rank)):
                 owners[id(module.cell_tensor("output_projector", cell))] = (module, cell)
     for module in model.modules():
-        if isinstance(module, nn.Sequential) and module and isinstance(module[0], SharedProjector):
+        if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[0], SharedProjector):
             owner, core = owners.get(id(module[0].weight)), module[1]
             if owner is not None and isinstance(core, nn.Linear):
                 yield Tied(module[0], core, *owner)

@@ -304,7 +304,7 @@ class _Tracer:
         if name in {"select", "slice", "index_select"}:
             dim = (args[0] if args else 0) % rank
             if dim == axis:
-                start, stop, step = [*args[1:], *(None, None, 1)[len(args[1:]) :]]
+                start, stop, step = list(args[1:]) + [None, None, 1][len(args[1:]) :]
                 groups = self._cut(tag, *slice(start, stop).indices(before[axis])[:2]) if name == "slice" else None
                 return None if groups is None or step != 1 else replace(tag, groups=groups)
             return replace(tag, axis=axis - (name == "select" and dim < axis))

@@ -80,12 +80,40 @@ class Lstm(nn.Module):
         return self.fc(self.lstm(x)[0][:, -1])
 
 
+class Stacked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.fc = nn.LSTM(4, 14, num_layers=2, batch_first=True), nn.Linear(14, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.lstm(x)[0][:, -1])
+
+
+class Both(nn.Module):
+    """Two layers in both directions, read in one of the usual ways."""
+
+    def __init__(self, read: str = "states") -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 10, num_layers=2, batch_first=True, bidirectional=True)
+        self.fc, self.read = nn.Linear(20, 3), read
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, h = self.gru(x)
+        if self.read == "states":
+            return self.fc(torch.cat((h[-2], h[-1]), 1))
+        if self.read == "halves":
+            return self.fc(torch.cat((y[:, -1, :10], y[:, 0, 10:]), -1))
+        return self.fc(y.mean(1))
+
+
 CASES: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
     "residual": (Residual, (40, 2, 8, 8)),
     "conv-gru": (ConvGru, (40, 3, 12)),
     "branches": (Branches, (200, 6)),
     "unknown": (Unknown, (200, 6)),
     "lstm": (Lstm, (60, 9, 4)),
+    "stacked": (Stacked, (60, 9, 4)),
+    "both-directions": (Both, (60, 9, 4)),
 }
 
 
@@ -121,6 +149,47 @@ def test_groups_of_recurrent_nets_and_of_two_consumers() -> None:
     groups = {g.producers[0]: g for g in find_groups(model, (x[:2],))}
     assert groups["a"].consumers == [Consumer("b"), Consumer("c")]
     assert sorted(groups["b"].producers) == ["b", "c"] and groups["b"].consumers == [Consumer("d")]
+
+
+def test_groups_of_stacked_and_bidirectional_rnns_are_those_of_their_cells() -> None:
+    model, x = case("stacked")
+    groups = {g.cells.get("lstm", -1): g for g in find_groups(model, (x[:2],))}
+    assert groups[0].consumers == [Consumer("lstm", recurrent=True), Consumer("lstm", cell=1)]
+    assert groups[1].consumers == [Consumer("lstm", recurrent=True, cell=1), Consumer("fc")]
+    for read in ("states", "halves", "mean"):
+        groups = {g.cells.get("gru", -1): g for g in find_groups(Both(read).eval(), (x[:2].float(),))}
+        for cell, own in groups.items():
+            if cell < 0:
+                continue
+            first = Consumer("gru", recurrent=True, cell=cell)
+            if cell < 2:
+                wanted = [first, *(Consumer("gru", cell=reader, offset=10 * cell) for reader in (2, 3))]
+            else:
+                wanted = [first, Consumer("fc", offset=10 * (cell - 2))]
+            assert own.consumers == wanted and not own.reason and own.producers == ["gru"]
+
+
+@pytest.mark.parametrize("reader", ["parts", "odd", "all states", "outputs"])
+def test_cells_read_in_an_unknown_way_keep_the_whole_rnn(reader: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(4, 6, num_layers=2, batch_first=True)
+            self.fc = nn.Linear(3 if reader == "parts" else 6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y, h = self.rnn(x)
+            if reader == "outputs":
+                return y
+            if reader == "all states":
+                return self.fc(h.sum(0))
+            return self.fc(y[:, -1, :3] if reader == "parts" else torch.cat((y[:, -1, 3:], y[:, -1, :3]), 1))
+
+    torch.manual_seed(0)
+    net = Net().eval()
+    groups = {g.cells["rnn"]: g for g in find_groups(net, (torch.randn(2, 5, 4),)) if g.cells}
+    assert groups[1].reason
+    assert rankings_of(net, torch.randn(40, 5, 4)) == []
 
 
 def test_units_with_an_unknown_reader_stay() -> None:
@@ -234,6 +303,29 @@ def test_a_duplicated_lstm_unit_goes_at_no_loss() -> None:
     torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["stacked", "both-directions"])
+def test_each_cell_of_an_rnn_loses_its_own_duplicated_or_dead_units_at_no_loss(name: str) -> None:
+    model, x = case(name)
+    rnn = model.lstm if name == "stacked" else model.gru
+    hidden, wanted = rnn.hidden_size, {}
+    with torch.no_grad():
+        for cell, names in enumerate(rnn._all_weights):
+            for value in (getattr(rnn, n) for n in names):
+                value[5 + cell :: hidden] = value[2 + cell :: hidden].clone()
+                value[0::hidden] = 0
+            wanted[cell] = ({0, 5 + cell}, {0, 2 + cell})
+    rankings = rankings_of(model, x)
+    assert sorted(next(iter(r.group.cells.values())) for r in rankings) == sorted(wanted)
+    for ranking in rankings:
+        assert set(ranking.order[-2:].tolist()) in wanted[next(iter(ranking.group.cells.values()))]
+    small = narrowed(model, [(r, np.sort(r.order[:-2])) for r in rankings])
+    kept = small.lstm if name == "stacked" else small.gru
+    assert kept.hidden_size == hidden - 2 and kept.num_layers == 2
+    torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-4)
+    states = kept(x)[0], rnn(x)[0][..., list(kept._projgen_kept_units)]
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-4)
+
+
 def test_the_predicted_loss_of_merging_is_the_output_error_of_a_linear_reader() -> None:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 4)).double()
@@ -274,7 +366,7 @@ def test_refit_of_a_dense_layer_is_least_squares_on_what_now_reaches_it() -> Non
     assert not torch.equal(result[2].weight, small[2].weight)
 
 
-@pytest.mark.parametrize("name", ["residual", "conv-gru", "lstm", "branches"])
+@pytest.mark.parametrize("name", ["residual", "conv-gru", "lstm", "branches", "stacked", "both-directions"])
 def test_compress_with_select_and_merge_beats_projection_alone_at_the_same_size(name: str) -> None:
     model, x = case(name)
     model, x = model.float(), x.float()
@@ -293,8 +385,9 @@ def test_compress_with_select_and_merge_beats_projection_alone_at_the_same_size(
         assert record.choice == "measured"
         for layer in network.modules():
             if isinstance(layer, projgen.ProjectedLayer):
-                (detail,) = [d for d in record.layers if d.name == layer.name]
-                assert layer.learnables_reduction == pytest.approx(detail.learnables_reduction)
+                cells = [d for d in record.layers if d.name == layer.name or d.name.startswith(f"{layer.name}.l")]
+                counts = [sum(d.learnables_after for d in cells), sum(d.learnables_before for d in cells)]
+                assert layer.learnables_reduction == pytest.approx(1 - counts[0] / counts[1])
     assert all(d.units[0] == d.units[1] for d in plain.layers)
     assert any(d.units[1] < d.units[0] for d in narrow.layers)
     unpacked = projgen.unpack_projected_layers(auto)
