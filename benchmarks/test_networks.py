@@ -92,7 +92,7 @@ def test_page(tmp_path: Path) -> None:
                 rows.append(row(m, optimise, peers.get(target)))
                 if (target, optimise) == ("cortex-m4", "speed"):
                     layers = m.layers
-        removed = sum(entry.removed for entry in q.removed_channels)
+        removed = sum(entry.removed for entry in q.notes.removed_channels)
         assert layers is not None
         lines += [
             f"## {title}\n",

@@ -115,8 +115,8 @@ def generate(
     vectors = test_vectors(q.graph, options.name, digest)
     program = build_program(scheduled, options, digest, render_block, vectors)
     extra = {
-        f"{options.name}.json": manifests.to_bytes(manifests.manifest(scheduled, options, digest, q.removed_channels)),
-        f"{options.name}.qmodel": to_bytes(q.graph, q.removed_channels),
+        f"{options.name}.json": manifests.to_bytes(manifests.manifest(scheduled, options, digest, q.notes)),
+        f"{options.name}.qmodel": to_bytes(q.graph, q.notes),
     }
     return emit(program, extra)
 

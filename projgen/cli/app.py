@@ -145,6 +145,9 @@ def compile_command(
     )
     if verbosity is not Verbosity.OFF:
         m = artifact.manifest
+        if m["equalised"]:
+            gains = ", ".join(f"{e['layer']} ({e['name']}) {e['gain']:+.1f} dB" for e in m["equalised"])
+            typer.echo(f"equalised the ranges inside low-rank products: {gains}")
         if m["removed_channels"]:
             lost = ", ".join(f"{r['layer']} {r['removed']} of {r['total']}" for r in m["removed_channels"])
             typer.echo(f"removed channels that are constant or unread, no output changes: {lost}")

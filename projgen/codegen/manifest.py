@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -18,15 +17,13 @@ from projgen.ir.graph import Graph, Node, Port
 from projgen.ir.numerics import GruNumerics, LstmNumerics, MatrixNumerics
 from projgen.ir.types import Quant
 from projgen.options import CompileOptions
-from projgen.quant.dead_channels import RemovedChannels
+from projgen.quant.notes import NONE, Notes
 from projgen.schedule.records import Kind, Schedule, Segment
 
 SCHEMA: Final = 1
 
 
-def manifest(
-    schedule: Schedule, options: CompileOptions, digest: str, removed: Sequence[RemovedChannels] = ()
-) -> dict[str, Any]:
+def manifest(schedule: Schedule, options: CompileOptions, digest: str, notes: Notes = NONE) -> dict[str, Any]:
     """The manifest's contents; every number is exact, nothing depends on a compiler, a path or the time."""
     graph, plan = schedule.graph, schedule.plan
     absent = step_absent(schedule)
@@ -76,7 +73,8 @@ def manifest(
             for s in schedule.segments
         ],
         "ranks": {row["source"]: row["ranks"] for row in rows if row["ranks"]},
-        "removed_channels": [{"layer": r.layer, "removed": r.removed, "total": r.total} for r in removed],
+        "removed_channels": [asdict(r) for r in notes.removed_channels],
+        "equalised": [asdict(e) for e in notes.equalised],
         "predicted_instructions": round(schedule.instructions),
     }
 

@@ -12,6 +12,8 @@ from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Array, Graph, Node
 from projgen.ir.interpreter import trace_float
 from projgen.ops.recurrent_float import reference_traces
+from projgen.quant.fixed import Floats
+from projgen.quant.low_rank import find_low_rank
 from projgen.quant.scope import Stats
 
 
@@ -21,7 +23,7 @@ class Calibration:
 
     Attributes:
         stats: of every activation, by value name.
-        inner: of the insides of recurrent nodes, by node name: "h" (fed back), "c", "z_in", "z_out".
+        inner: of the insides of recurrent nodes, by node name: "h" (fed back), "c", "z_in", "z_out", "z" (joint).
         samples: how many inputs (sequences) were run.
     """
 
@@ -32,36 +34,42 @@ class Calibration:
 
 @dataclass(slots=True)
 class _Running:
-    """Extremes and the mean sum of squares of a tensor, over batches."""
+    """Extremes and the mean sum of squares over batches, of each channel or (one entry) of the whole tensor."""
 
-    minimum: float = np.inf
-    maximum: float = -np.inf
-    squares: float = 0.0
+    by_channel: bool
+    minimum: Floats = field(default_factory=lambda: np.full(1, np.inf))
+    maximum: Floats = field(default_factory=lambda: np.full(1, -np.inf))
+    squares: Floats = field(default_factory=lambda: np.zeros(1))
     vectors: int = 0
 
     def update(self, x: Array, vectors: int) -> None:
-        self.minimum = min(self.minimum, float(x.min()))
-        self.maximum = max(self.maximum, float(x.max()))
-        self.squares += float(np.square(x, dtype=np.float64).sum())
+        rows = x.reshape(-1, x.shape[-1] if self.by_channel else 1)
+        self.minimum = np.minimum(self.minimum, rows.min(axis=0))
+        self.maximum = np.maximum(self.maximum, rows.max(axis=0))
+        self.squares = self.squares + np.square(rows, dtype=np.float64).sum(axis=0)
         self.vectors += vectors
 
     def stats(self) -> Stats:
-        return Stats(self.minimum, self.maximum, self.squares / self.vectors)
+        energies = self.squares / self.vectors
+        every = zip(self.minimum.tolist(), self.maximum.tolist(), energies.tolist(), strict=True)
+        channels = tuple(Stats(*seen) for seen in every) if self.by_channel else ()
+        return Stats(float(self.minimum.min()), float(self.maximum.max()), float(energies.sum()), channels)
 
 
 @dataclass(slots=True)
 class _Recorder:
+    low_rank: frozenset[str]
     stats: dict[str, _Running] = field(default_factory=dict)
     inner: dict[str, dict[str, _Running]] = field(default_factory=dict)
 
     def see(self, graph: Graph, value: str, x: Array) -> None:
         vectors = len(x) * (x.shape[1] if graph.type(value).has_time else 1)
-        self.stats.setdefault(value, _Running()).update(x, vectors)
+        self.stats.setdefault(value, _Running(value in self.low_rank)).update(x, vectors)
 
     def see_inside(self, node: Node, traces: Mapping[str, Array]) -> None:
         seen = self.inner.setdefault(node.name, {})
         for name, x in traces.items():
-            seen.setdefault(name, _Running()).update(x, x.shape[0] * x.shape[1])
+            seen.setdefault(name, _Running(name.startswith("z"))).update(x, x.shape[0] * x.shape[1])
 
 
 def calibrate(graph: Graph, batches: Iterable[Sequence[Array]]) -> Calibration:
@@ -74,7 +82,7 @@ def calibrate(graph: Graph, batches: Iterable[Sequence[Array]]) -> Calibration:
     Raises:
         InputError: no data, data of the wrong shape, a NaN or an infinity in the data or in what the model makes of it.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(find_low_rank(graph))
     samples = 0
     for index, batch in enumerate(batches):
         _check_batch(graph, batch, index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ from projgen.ir.graph import Array, Graph, Port, Stage
 from projgen.ir.interpreter import run_integer
 from projgen.ir.verify import VerifyError, verify
 from projgen.quant.boundary import dequantise_output, quantise_input
-from projgen.quant.dead_channels import RemovedChannels, remove_dead_channels
+from projgen.quant.dead_channels import remove_dead_channels
+from projgen.quant.notes import NONE, Notes
 from projgen.quant.quantise import prove
 from projgen.quant.store import digest, load_graph, save_graph
 
@@ -36,11 +37,11 @@ class QuantizedModel:
 
     Attributes:
         graph: at the quantised stage.
-        removed_channels: what quantisation took out without changing a byte, by layer.
+        notes: what quantising did besides.
     """
 
     graph: Graph
-    removed_channels: tuple[RemovedChannels, ...] = ()
+    notes: Notes = NONE
 
     def __post_init__(self) -> None:
         if self.graph.stage is not Stage.QUANTISED:
@@ -84,7 +85,7 @@ class QuantizedModel:
 
     def save(self, path: str | Path) -> None:
         """Write the model as one file, the same bytes for the same model."""
-        save_graph(self.graph, path, self.removed_channels)
+        save_graph(self.graph, path, self.notes)
 
     @classmethod
     def load(cls, path: str | Path) -> QuantizedModel:
@@ -93,7 +94,7 @@ class QuantizedModel:
         Raises:
             InputError: the file is missing or damaged, or holds a model that could overflow.
         """
-        graph, removed = load_graph(path)
+        graph, notes = load_graph(path)
         try:
             verify(graph)
             prove(graph)
@@ -101,7 +102,7 @@ class QuantizedModel:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} holds no valid model: {error}", "a saved quantised model", "path") from error
-        return cls(graph, removed)
+        return cls(graph, notes)
 
     def digest(self) -> str:
         """SHA-256 of the canonical graph: independent of names, paths and times."""
@@ -153,12 +154,15 @@ def quantize(
     activations: str = "int8",
     weights: str = "int8",
     name: str = "model",
+    equalise: bool = True,
     keep_dead_channels: bool = False,
     on_stage: Callable[[str, Graph], None] | None = None,
 ) -> QuantizedModel:
     """Quantise a model: int8 weights per output channel, int8 activations from calibrated ranges.
 
-    Channels that the quantised weights prove constant, and those that nobody reads, are taken out: no byte changes.
+    Components of low-rank intermediates are brought to more equal ranges where that is measured to bring the integers
+    closer to the floats. Channels that the quantised weights prove constant, and those that nobody reads, are taken
+    out: no byte changes.
 
     Args:
         model: a module, a torch.export program, or what the command line takes (an .onnx or .pt2 file, or
@@ -167,9 +171,10 @@ def quantize(
         activations: "int8".
         weights: "int8".
         name: of the graph.
+        equalise: try more equal ranges; each trial runs the integers on some of the calibration inputs.
         keep_dead_channels: leave in what never changes.
-        on_stage: called with the graph after each stage: "import", the name of each pass, "quantise",
-            "remove_dead_channels".
+        on_stage: called with the graph after each stage: "import", the name of each pass, "equalise",
+            "quantise", "remove_dead_channels".
     Raises:
         UnsupportedError: an operator that can't be quantised, or an accumulator that can't be proven to fit int32.
         InputError: data or options that can't be used.
@@ -178,20 +183,30 @@ def quantize(
         if value != "int8":
             raise InputError(f"{option}={value!r}", "'int8'", option)
     from projgen.quant.calibrate import calibrate
+    from projgen.quant.equalise import MACS, equalised
+    from projgen.quant.probe import Sampler
     from projgen.quant.quantise import quantise
 
     graph, batches = _float_graph(model, calibration, name, on_stage)
-    quantised = quantise(graph, calibrate(graph, batches))
+    sampler = Sampler(graph, MACS)
+    seen = calibrate(graph, sampler.watch(batches))
+    notes = NONE
+    if equalise:
+        graph, seen, done = equalised(graph, seen, sampler.samples)
+        notes = Notes(equalised=done)
+        if on_stage is not None:
+            on_stage("equalise", graph)
+    quantised = quantise(graph, seen)
     if on_stage is not None:
         on_stage("quantise", quantised)
     if keep_dead_channels:
-        return QuantizedModel(quantised)
+        return QuantizedModel(quantised, notes)
     narrowed, removed = remove_dead_channels(quantised)
     verify(narrowed, after="remove_dead_channels")
     prove(narrowed)
     if on_stage is not None:
         on_stage("remove_dead_channels", narrowed)
-    return QuantizedModel(narrowed, removed)
+    return QuantizedModel(narrowed, replace(notes, removed_channels=removed))
 
 
 def _float_graph(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from projgen.ir.graph import Graph, Node, Value
@@ -11,16 +12,30 @@ from projgen.ir.types import TensorType
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What calibration saw of one tensor: extremes, and the mean over samples (and steps) of sum of squares."""
+    """What calibration saw of one tensor: extremes, and the mean over samples (and steps) of sum of squares.
+
+    ``channels`` has the same of each channel (index of the last axis), for the intermediates of low-rank pairs alone.
+    """
 
     minimum: float
     maximum: float
     energy: float
-    finite: bool = True
+    channels: tuple[Stats, ...] = ()
 
     @property
     def peak(self) -> float:
         return max(abs(self.minimum), abs(self.maximum))
+
+    def scaled(self, factors: Sequence[float]) -> Stats:
+        """Of the same tensor after channel j was multiplied by ``factors[j]`` > 0."""
+        if len(factors) != len(self.channels):
+            raise ValueError(f"{len(factors)} factors for {len(self.channels)} channels")
+        made = tuple(
+            Stats(c.minimum * f, c.maximum * f, c.energy * f * f) for c, f in zip(self.channels, factors, strict=True)
+        )
+        return Stats(
+            min(c.minimum for c in made), max(c.maximum for c in made), math.fsum(c.energy for c in made), made
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

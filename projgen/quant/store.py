@@ -15,8 +15,8 @@ import tempfile
 import types
 import typing
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ from projgen.ir import numerics as numerics_module
 from projgen.ir.graph import Array, Graph, Node, Port, Stage, Value
 from projgen.ir.types import ADDED, DType, Quant, TensorType
 from projgen.quant.dead_channels import RemovedChannels
+from projgen.ir.types import DType, Quant, TensorType
+from projgen.quant.notes import NONE, Notes
 
 FORMAT: Final = "projgen-quantised-model"
 VERSION: Final = 1
@@ -46,8 +48,8 @@ _RECORDS: Final[Mapping[str, type]] = {
 }
 
 
-def save_graph(graph: Graph, path: str | Path, removed: Sequence[RemovedChannels] = ()) -> None:
-    """Write a quantised graph and what it lost; the file appears whole or not at all.
+def save_graph(graph: Graph, path: str | Path, notes: Notes = NONE) -> None:
+    """Write a quantised graph and the notes on it; the file appears whole or not at all.
 
     Raises:
         InputError: the folder does not exist or can't be written.
@@ -59,7 +61,7 @@ def save_graph(graph: Graph, path: str | Path, removed: Sequence[RemovedChannels
         raise InputError(f"{target} can't be written: {error.strerror}", "a writable folder", "path") from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(to_bytes(graph, removed))
+            file.write(to_bytes(graph, notes))
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except OSError as error:
@@ -67,7 +69,7 @@ def save_graph(graph: Graph, path: str | Path, removed: Sequence[RemovedChannels
         raise InputError(f"{target} can't be written: {error.strerror}", "a writable file", "path") from error
 
 
-def load_graph(path: str | Path) -> tuple[Graph, tuple[RemovedChannels, ...]]:
+def load_graph(path: str | Path) -> tuple[Graph, Notes]:
     """Read what ``save_graph`` wrote.
 
     Raises:
@@ -88,14 +90,13 @@ def load_graph(path: str | Path) -> tuple[Graph, tuple[RemovedChannels, ...]]:
         ) from error
 
 
-def to_bytes(graph: Graph, removed: Sequence[RemovedChannels] = ()) -> bytes:
-    """The file's bytes. ``removed`` is for the reader alone: the hash leaves it out."""
+def to_bytes(graph: Graph, notes: Notes = NONE) -> bytes:
+    """The file's bytes; the hash leaves out the notes."""
     constants = [(v.name, v.data) for v in graph.values.values() if v.data is not None]
     constants.sort(key=lambda item: item[0])
     members = {name: f"constants/{i:04d}.npy" for i, (name, _) in enumerate(constants)}
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "graph": _graph_json(graph, members)}
-    if removed:
-        header["removed_channels"] = [astuple(r) for r in removed]
+    header |= notes.to_json()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         _add(archive, "graph.json", json.dumps(header, indent=1, sort_keys=True, allow_nan=False).encode())
@@ -104,8 +105,8 @@ def to_bytes(graph: Graph, removed: Sequence[RemovedChannels] = ()) -> bytes:
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes) -> tuple[Graph, tuple[RemovedChannels, ...]]:
-    """The graph of a file's bytes, and what it lost."""
+def from_bytes(data: bytes) -> tuple[Graph, Notes]:
+    """The graph of a file's bytes, and the notes on it."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         header = json.loads(archive.read("graph.json"))
         if header["format"] != FORMAT or header["version"] != VERSION:
@@ -114,8 +115,7 @@ def from_bytes(data: bytes) -> tuple[Graph, tuple[RemovedChannels, ...]]:
                 f"{FORMAT!r}, version {VERSION}",
                 "the file, or the projgen that reads it",
             )
-        removed = tuple(RemovedChannels(str(n), int(r), int(t)) for n, r, t in header.get("removed_channels", ()))
-        return _graph_of(header["graph"], archive), removed
+        return _graph_of(header["graph"], archive), Notes.from_json(header)
 
 
 def digest(graph: Graph) -> str:
