@@ -24,8 +24,11 @@ class Notes:
 
     def to_json(self) -> dict[str, Any]:
         """What there is to say, as plain values."""
-        said = {"removed_channels": self.removed_channels, "equalised": self.equalised}
-        return {key: [astuple(record) for record in records] for key, records in said.items() if records}
+        said = {
+            "removed_channels": [astuple(r) for r in self.removed_channels],
+            "equalised": [astuple(e) for e in self.equalised],
+        }
+        return {key: records for key, records in said.items() if records}
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> Notes:

@@ -35,8 +35,8 @@ def _gates(graph: Graph, node: Node, numerics: LstmNumerics | GruNumerics) -> in
     ints = {role: graph.data(node, role).astype(np.int64) for role in node.inputs if role != "x"}
     w, bias = ints["w"], np.abs(ints["b"])
     if isinstance(numerics, LstmNumerics) and numerics.joint_low_rank is not None:
-        factor = (ints[role] for role in ("q_in", "q_out", "b_in", "m_in"))
-        z = joint_bounds(*factor, numerics.k, numerics.joint_low_rank.shift)
+        shift = numerics.joint_low_rank.shift
+        z = joint_bounds(ints["q_in"], ints["q_out"], ints["b_in"], ints["m_in"], numerics.k, shift)
         return int((np.abs(w) @ z + bias).max())
     if "b_hn" in ints:
         bias = bias + np.pad(np.abs(ints["b_hn"]), (len(bias) - len(ints["b_hn"]), 0))

@@ -27,8 +27,6 @@ from projgen.ir import attrs as attrs_module
 from projgen.ir import numerics as numerics_module
 from projgen.ir.graph import Array, Graph, Node, Port, Stage, Value
 from projgen.ir.types import ADDED, DType, Quant, TensorType
-from projgen.quant.dead_channels import RemovedChannels
-from projgen.ir.types import DType, Quant, TensorType
 from projgen.quant.notes import NONE, Notes
 
 FORMAT: Final = "projgen-quantised-model"

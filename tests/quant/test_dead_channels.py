@@ -320,14 +320,14 @@ def test_quantize_removes_reports_saves_and_can_be_told_not_to(tmp_path: Path) -
     net, x = Net(), normal(50, 6)
     model = projgen.quantize(net, x)
     whole = projgen.quantize(net, x, keep_dead_channels=True)
-    assert model.removed_channels == (RemovedChannels("first", 2, 8),)
-    assert whole.removed_channels == ()
+    assert model.notes.removed_channels == (RemovedChannels("first", 2, 8),)
+    assert whole.notes.removed_channels == ()
     np.testing.assert_array_equal(model.run_int(drawn(model.graph)[0]), whole.run_int(drawn(model.graph)[0]))
     model.save(tmp_path / "m.qmodel")
     loaded = QuantizedModel.load(tmp_path / "m.qmodel")
-    assert loaded.removed_channels == model.removed_channels
+    assert loaded.notes.removed_channels == model.notes.removed_channels
     assert loaded.digest() == model.digest() == QuantizedModel(model.graph).digest() != whole.digest()
-    assert (tmp_path / "m.qmodel").read_bytes() == to_bytes(loaded.graph, loaded.removed_channels)
+    assert (tmp_path / "m.qmodel").read_bytes() == to_bytes(loaded.graph, loaded.notes)
     artifact = projgen.compile(model, target="host", out=tmp_path / "c")
     assert artifact.manifest["removed_channels"] == [{"layer": "first", "removed": 2, "total": 8}]
     assert artifact.manifest["macs"] == 6 * 6 + 6 * 3
@@ -378,4 +378,4 @@ def test_mlperf_tiny_models_keep_their_bytes(name: str, shape: tuple[int, ...], 
     np.testing.assert_array_equal(whole.run_int(q), narrow.run_int(q))
     products = [sum(macs(m.graph, n) for n in m.graph.nodes) for m in (whole, narrow)]
     assert least <= products[1] / products[0] <= most
-    assert bool(narrow.removed_channels) == (products[1] < products[0])
+    assert bool(narrow.notes.removed_channels) == (products[1] < products[0])
