@@ -38,13 +38,13 @@ def test_every_stage_in_order_and_the_same_again(tmp_path: Path) -> None:
     for _ in range(2):  # the second run replaces the first one's files
         compile_model(net(), calibration=images(), target="host", out=out, dump_ir=ir)
     found = texts(ir)
-    stages = ["import", *(step.action.name for step in PIPELINE), "quantise", "remove_dead_channels", "schedule"]
+    stages = ["import", *(step.action.name for step in PIPELINE), "equalise", "quantise", "remove_dead_channels", "schedule"]
     assert list(found) == [f"{i:02d}-{stage}.txt" for i, stage in enumerate(stages)]
     assert "batch_norm(" in found["00-import.txt"]
     assert "batch_norm(" not in found["07-fold_affine.txt"] and "(float)" in found["07-fold_affine.txt"]
     assert "activation=relu" in found[f"{len(PIPELINE):02d}-remove_dead.txt"]
-    assert ": int16[3] s=" in found["15-quantise.txt"] and "requant=Requant(" in found["15-quantise.txt"]
-    assert found["17-schedule.txt"].startswith("schedule model on host\n") and "@arena+" in found["17-schedule.txt"]
+    assert ": int16[3] s=" in found["16-quantise.txt"] and "requant=Requant(" in found["16-quantise.txt"]
+    assert found["18-schedule.txt"].startswith("schedule model on host\n") and "@arena+" in found["18-schedule.txt"]
     assert str(tmp_path) not in "".join(found.values())
     again = tmp_path / "again"
     compile_model(net(), calibration=images(), target="host", out=tmp_path / "b", dump_ir=again)
@@ -83,7 +83,7 @@ def test_a_model_that_does_not_fit_has_all_its_stages(tmp_path: Path) -> None:
     with pytest.raises(FitError):
         compile_model(large, calibration=torch.randn(4, 600), target="cortex-m0", out=tmp_path / "out",
                       dump_ir=tmp_path / "ir")  # fmt: skip
-    assert list(texts(tmp_path / "ir"))[-1] == "17-schedule.txt"
+    assert list(texts(tmp_path / "ir"))[-1] == "18-schedule.txt"
 
 
 @pytest.mark.parametrize("inside", [".", "ir"])
