@@ -38,7 +38,8 @@ def test_every_stage_in_order_and_the_same_again(tmp_path: Path) -> None:
     for _ in range(2):  # the second run replaces the first one's files
         compile_model(net(), calibration=images(), target="host", out=out, dump_ir=ir)
     found = texts(ir)
-    stages = ["import", *(step.action.name for step in PIPELINE), "equalise", "quantise", "remove_dead_channels", "schedule"]
+    passes = [step.action.name for step in PIPELINE]
+    stages = ["import", *passes, "equalise", "quantise", "remove_dead_channels", "schedule"]
     assert list(found) == [f"{i:02d}-{stage}.txt" for i, stage in enumerate(stages)]
     assert "batch_norm(" in found["00-import.txt"]
     assert "batch_norm(" not in found["07-fold_affine.txt"] and "(float)" in found["07-fold_affine.txt"]
