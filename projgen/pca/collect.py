@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from projgen.data import input_layout, place, run_model
 from projgen.errors import InputError, UnsupportedError
+from projgen.pca.convolution import is_convolution, patches_of, refuse_output_size
 from projgen.pca.discover import Kind, Layer
 from projgen.pca.moments import Moments, MomentSummary, summed
 from projgen.pca.outputs import OutputScale
@@ -265,7 +265,7 @@ def _install(model: nn.Module, taps: dict[str, _Tap], curvature: bool) -> None:
         elif tap.layer.kind is Kind.LINEAR:
             module.register_forward_hook(partial(_linear_hook, tap, curvature))
         else:
-            module.register_forward_hook(partial(_conv_hook, tap, curvature))
+            module.register_forward_hook(partial(_conv_hook, tap, curvature), with_kwargs=True)
     for name, of_module in cells.items():
         module = model.get_submodule(name)
         assert isinstance(module, nn.LSTM | nn.GRU)
@@ -289,8 +289,12 @@ def _linear_hook(tap: _Tap, curvature: bool, _module: nn.Module, args: tuple[Ten
     return _watch(tap, out, curvature)
 
 
-def _conv_hook(tap: _Tap, curvature: bool, module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
-    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+def _conv_hook(
+    tap: _Tap, curvature: bool, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor
+) -> Tensor:
+    assert is_convolution(module)
+    args = args or (kwargs["input"],)
+    refuse_output_size(tap.layer.name, (*args[1:], kwargs.get("output_size")))
     groups, layer = module.groups, tap.layer
     x, y = args[0].detach(), out.detach()
     batched = x.dim() == len(module.kernel_size) + 2
@@ -312,24 +316,6 @@ def _conv_hook(tap: _Tap, curvature: bool, module: nn.Module, args: tuple[Tensor
             for group in range(groups):
                 tap.patches[group].update(columns[group])
     return _watch(tap, out, curvature)
-
-
-def patches_of(conv: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
-    """The patches a convolution multiplies: (groups, N*positions, C/groups*taps), channel major as its weight."""
-    padded = F.pad(x, conv._reversed_padding_repeated_twice, _pad_mode(conv))
-    if isinstance(conv, nn.Conv1d):
-        windows = padded.unsqueeze(2)
-        kernel, stride, dilation = ((1, v[0]) for v in (conv.kernel_size, conv.stride, conv.dilation))
-    else:
-        windows = padded
-        kernel, stride, dilation = conv.kernel_size, conv.stride, conv.dilation  # type: ignore[assignment]
-    columns = F.unfold(windows, kernel, dilation=dilation, stride=stride)  # (N, C*taps, P)
-    blocks = columns.reshape(x.shape[0], conv.groups, -1, columns.shape[-1])
-    return blocks.permute(1, 0, 3, 2).reshape(conv.groups, -1, blocks.shape[2])
-
-
-def _pad_mode(conv: nn.Conv1d | nn.Conv2d) -> str:
-    return "constant" if conv.padding_mode == "zeros" else conv.padding_mode
 
 
 def run_recurrent(

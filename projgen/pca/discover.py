@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from projgen.errors import InputError, InputTypeError
+from projgen.pca.convolution import CONVOLUTIONS, is_convolution
 
 
 class Kind(Enum):
@@ -116,15 +117,15 @@ def _layers_of(shown: str, name: str, module: nn.Module, in_attention: bool) -> 
         kind = None if reason else Kind.LINEAR
         sizes = (module.in_features, module.out_features)
         yield Layer(shown, name, kind, 0, *sizes, bias=module.bias is not None, reason=reason)
-    elif isinstance(module, nn.Conv1d | nn.Conv2d):
-        reason = _changed(module, nn.Conv1d if isinstance(module, nn.Conv1d) else nn.Conv2d)
+    elif is_convolution(module):
+        reason = _changed(module, next(kind for kind in CONVOLUTIONS if isinstance(module, kind)))
         inputs, outputs = module.in_channels // module.groups, module.out_channels // module.groups
         if not reason and inputs == 1 and outputs <= 2 and module.groups > 1:
             reason = "a depthwise convolution has no channels to combine"
         taps, bias = math.prod(module.kernel_size), module.bias is not None
         kind = None if reason else Kind.CONV
         yield Layer(shown, name, kind, 0, inputs, outputs, 0, taps, module.groups, bias, reason)
-    elif isinstance(module, nn.Conv3d | nn.modules.conv._ConvTransposeNd | nn.Bilinear):
+    elif isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Bilinear):
         yield Layer(shown, name, None, reason=f"{type(module).__name__} is not supported")
     elif isinstance(module, nn.LSTM | nn.GRU):
         kind, gates = (Kind.LSTM, 4) if isinstance(module, nn.LSTM) else (Kind.GRU, 3)
@@ -198,7 +199,7 @@ def choose_layers(
             if not usable:
                 raise InputError(
                     f"layer {matches[0].name!r} can't be projected: {matches[0].reason}",
-                    "fully connected, conv1d, conv2d, LSTM and GRU layers",
+                    "fully connected, convolutional (1-D and 2-D, transposed too), LSTM and GRU layers",
                     where,
                 )
             chosen.extend(layer for layer in usable if layer not in chosen)
@@ -207,7 +208,7 @@ def choose_layers(
     if not chosen:
         raise InputError(
             "the model has no layer that can be projected",
-            "a model with fully connected, conv1d, conv2d, LSTM or GRU layers",
+            "a model with fully connected, convolutional (1-D and 2-D, transposed too), LSTM or GRU layers",
             "model",
         )
     tied = tied_layers(model, chosen)

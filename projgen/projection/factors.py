@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from projgen.pca.convolution import CONVOLUTIONS, Convolution, is_convolution, rows_of
 from projgen.pca.counting import dense_cost, factored_cost
 from projgen.pca.discover import Kind, Layer
 from projgen.projection.layers import ProjectedLayer, projected_conv, projected_linear
@@ -100,11 +101,12 @@ def dense_weights(model: nn.Module, layer: Layer) -> DenseWeights:
         gates = 2 * layer.hidden
         merged = np.concatenate((b_ih[:gates] + b_hh[:gates], b_ih[gates:]))
         return DenseWeights(w, r, merged, b_hh[gates:])
-    assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+    assert isinstance(module, nn.Linear | Convolution)
     bias = None if module.bias is None else _numpy(module.bias)
-    weight = _numpy(module.weight)
-    if layer.kind is Kind.CONV:
-        weight = weight.reshape(layer.groups, layer.outputs, layer.inputs, layer.taps)
+    if isinstance(module, nn.Linear):
+        weight = _numpy(module.weight)
+    else:
+        weight = _numpy(rows_of(module)).reshape(layer.groups, layer.outputs, layer.inputs, layer.taps)
     return DenseWeights(weight, None, bias, None)
 
 
@@ -155,7 +157,7 @@ def build(module: nn.Module, cells: list[tuple[Layer, Factors | None]], name: st
     network.train(module.training)
     if hasattr(module, KEPT_UNITS):
         setattr(network, KEPT_UNITS, getattr(module, KEPT_UNITS))
-    base = next(k for k in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU) if isinstance(module, k))
+    base = next(k for k in (nn.Linear, *CONVOLUTIONS, nn.LSTM, nn.GRU) if isinstance(module, k))
     layer_module = ProjectedLayer(
         network,
         name=name,
@@ -171,7 +173,7 @@ def build(module: nn.Module, cells: list[tuple[Layer, Factors | None]], name: st
 
 
 def _feed_forward(module: nn.Module, factors: Factors) -> nn.Module:
-    assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+    assert isinstance(module, nn.Linear | Convolution)
     like = module.weight
 
     def tensor(value: Array | None) -> Tensor | None:
@@ -181,7 +183,7 @@ def _feed_forward(module: nn.Module, factors: Factors) -> nn.Module:
         return shared_linear(_like(factors.a, like), _like(factors.b.T, like), tensor(factors.bias))
     if isinstance(factors, LinearFactors):
         return projected_linear(_like(factors.a, like), _like(factors.b, like), tensor(factors.bias))
-    assert isinstance(factors, ConvFactors) and isinstance(module, nn.Conv1d | nn.Conv2d)
+    assert isinstance(factors, ConvFactors) and is_convolution(module)
     core = _like(factors.core, like).reshape(*factors.core.shape[:2], *module.kernel_size)
     return projected_conv(
         module,

@@ -7,6 +7,7 @@ Linear              ``input_projector`` Linear(D, r, no bias) -> ``core`` Linear
 Conv1d, Conv2d      ``input_projector`` 1x1 (C, g*r_in) -> ``core`` k x k (g*r_in, g*r_out) with the stride,
                     dilation, padding and groups g of the dense layer -> ``output_projector`` 1x1
                     (g*r_out, O); g groups mean grouped projectors. Either projector may be missing.
+ConvTranspose1d/2d  the same with a transposed ``core``, which also keeps the output padding
 LSTM, GRU           ``ProjectedLSTM``, ``ProjectedGRU``
 ==================  =================================================================================
 """
@@ -20,6 +21,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from projgen.importers.spec import input_specs, remember_inputs
+from projgen.pca.convolution import Convolution, in_own_order, is_transposed
 from projgen.projection.recurrent import ProjectedGRU, ProjectedLSTM
 
 __all__ = [
@@ -130,7 +132,7 @@ def projected_linear(a: Tensor, b: Tensor, bias: Tensor | None) -> nn.Sequential
 
 
 def projected_conv(
-    like: nn.Conv1d | nn.Conv2d,
+    like: Convolution,
     core: Tensor,
     input_projector: Tensor | None,
     output_projector: Tensor | None,
@@ -148,7 +150,7 @@ def projected_conv(
         core_bias: added after the core. bias: added after the output projector (then after the core if there
             is none).
     """
-    kind = type(like)
+    pointwise = nn.Conv1d if isinstance(like, nn.Conv1d | nn.ConvTranspose1d) else nn.Conv2d
     kernel_ones = (1,) * len(like.kernel_size)
     groups = like.groups
     factory: dict[str, Any] = {"dtype": core.dtype, "device": core.device}
@@ -156,10 +158,11 @@ def projected_conv(
     inner_in = like.in_channels
     if input_projector is not None:
         inner_in = input_projector.shape[0]
-        layers["input_projector"] = kind(like.in_channels, inner_in, 1, groups=groups, bias=False, **factory)
+        layers["input_projector"] = pointwise(like.in_channels, inner_in, 1, groups=groups, bias=False, **factory)
         _fill(layers["input_projector"].weight, input_projector.reshape(*input_projector.shape, *kernel_ones))
     middle_bias = core_bias if output_projector is not None else (core_bias if bias is None else bias)
-    middle = kind(
+    geometry: dict[str, Any] = {"output_padding": like.output_padding} if is_transposed(like) else {}
+    middle = type(like)(
         inner_in,
         core.shape[0],
         like.kernel_size,  # type: ignore[arg-type]
@@ -169,14 +172,15 @@ def projected_conv(
         groups=groups,
         bias=middle_bias is not None,
         padding_mode=like.padding_mode,
+        **geometry,
         **factory,
     )
-    _fill(middle.weight, core)
+    _fill(middle.weight, in_own_order(middle, core))
     if middle_bias is not None:
         _fill(middle.bias, middle_bias)
     layers["core"] = middle
     if output_projector is not None:
-        last = kind(core.shape[0], like.out_channels, 1, groups=groups, bias=bias is not None, **factory)
+        last = pointwise(core.shape[0], like.out_channels, 1, groups=groups, bias=bias is not None, **factory)
         _fill(last.weight, output_projector.reshape(*output_projector.shape, *kernel_ones))
         if bias is not None:
             _fill(last.bias, bias)

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from projgen.pca.collect import LayerStats
+from projgen.pca.convolution import Convolution, in_own_order, is_convolution, rows_of
 from projgen.pca.discover import Layer
 from projgen.projection.factors import KEPT_UNITS, Array
 from projgen.projection.trace import Consumer, Group
@@ -92,9 +93,9 @@ def _consumer_statistics(
         blocks = second[part, part].reshape(size, consumer.block, size, consumer.block)
         covariance = np.einsum("aubu->ab", blocks) / consumer.block
         g, taps = curvature.get("z"), _double(module.weight)[:, part].reshape(-1, size, consumer.block)
-    elif isinstance(module, nn.Conv1d | nn.Conv2d):
+    elif is_convolution(module):
         part = slice(consumer.offset, consumer.offset + size)
-        covariance, taps = second[part, part], _double(module.weight)[:, part].reshape(module.out_channels, size, -1)
+        covariance, taps = second[part, part], _double(rows_of(module))[:, part].reshape(module.out_channels, size, -1)
         g = None if "z" not in curvature else curvature["z"][0]
         if found.patches:
             scale = found.patches[0].rows / max(found.samples, 1)
@@ -221,8 +222,8 @@ def _small(module: nn.Module, edit: _Edit) -> nn.Module:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         assert rows is not None
         return _small_norm(module, rows)
-    assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
-    weight = _double(module.weight)
+    assert isinstance(module, nn.Linear | Convolution)
+    weight = _double(module.weight if isinstance(module, nn.Linear) else rows_of(module))
     depthwise = not isinstance(module, nn.Linear) and module.groups > 1
     if edit.columns:
         flat = weight.reshape(*weight.shape[:2], -1)
@@ -238,6 +239,8 @@ def _small(module: nn.Module, edit: _Edit) -> nn.Module:
         small.out_channels = weight.shape[0]
         small.groups = weight.shape[0] if depthwise else 1
         small.in_channels = weight.shape[0] if depthwise else weight.shape[1]
+    if is_convolution(small):
+        weight = in_own_order(small, torch.as_tensor(weight)).numpy()
     small.weight = _parameter(weight, module.weight)
     if bias is not None:
         small.bias = _parameter(bias, module.weight)

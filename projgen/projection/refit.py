@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from projgen.data import place
-from projgen.pca.collect import LayerStats, patches_of
+from projgen.pca.collect import LayerStats
+from projgen.pca.convolution import Convolution, in_own_order, is_convolution, patches_of, rows_of
 from projgen.pca.discover import Kind, Layer
 from projgen.pca.moments import Moments, MomentSummary
 from projgen.projection.assemble import assemble
@@ -98,9 +99,11 @@ def _factor(layer: Layer, choice: Choice, dense: DenseWeights, stats: LayerStats
 
 def _write(model: nn.Module, layer: Layer, dense: DenseWeights) -> None:
     module = model.get_submodule(layer.module_name)
-    assert isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+    assert isinstance(module, nn.Linear | Convolution)
+    weight = torch.as_tensor(dense.weight)
+    if not isinstance(module, nn.Linear):
+        weight = in_own_order(module, weight.reshape(rows_of(module).shape))
     with torch.no_grad():
-        weight = torch.as_tensor(dense.weight).reshape(module.weight.shape)
         module.weight.copy_(weight)
         if module.bias is not None and dense.bias is not None:
             module.bias.copy_(torch.as_tensor(dense.bias))
@@ -173,7 +176,7 @@ def _add(moments: list[Moments], module: nn.Module, layer: Layer, x: Tensor, z: 
             moments.append(Moments(pairs.shape[1]))
         moments[0].update(pairs)
         return
-    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    assert is_convolution(module)
     z = z if rows is None else z.index_select(1, rows)
     per_image = layer.taps * x.shape[1] * int(np.prod(z.shape[2:]))
     step = max(1, _CHUNK_VALUES // max(per_image, 1))

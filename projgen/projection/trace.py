@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from projgen.pca.convolution import is_convolution
+
 _POINTWISE = {
     "relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_", "tanh", "tanh_", "sigmoid", "sigmoid_", "gelu",
     "silu", "silu_", "elu", "leaky_relu", "leaky_relu_", "hardswish", "hardswish_", "hardsigmoid", "dropout",
@@ -25,6 +27,7 @@ _POOLING = {
     "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
     "adaptive_max_pool1d", "adaptive_max_pool2d",
 }  # fmt: skip
+_CONVOLUTIONS = {"conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"}
 _BINARY = {"add", "add_", "sub", "mul", "mul_"}
 
 
@@ -131,7 +134,7 @@ class _Tracer:
             self._tags[node] = _Tag((self._states[node.args[0]][node.args[2]],), 1)
             return
         self._fix_all(states, "the final states of several cells are read together")
-        if name in {"linear", "conv1d", "conv2d"}:
+        if name == "linear" or name in _CONVOLUTIONS:
             self._layer(node, name)
         elif name in {"lstm", "gru"}:
             self._recurrent(node, name)
@@ -166,7 +169,7 @@ class _Tracer:
         owner = self._model.get_submodule(module)
         out_axis = len(_shape(node)) - 1 if name == "linear" else 1
         in_axis = len(_shape(x)) - 1 if name == "linear" else 1
-        if name != "linear" and isinstance(owner, nn.Conv1d | nn.Conv2d) and owner.groups > 1:
+        if name != "linear" and is_convolution(owner) and owner.groups > 1:
             channelwise = owner.groups == owner.in_channels == owner.out_channels
             if tag is not None and channelwise and tag.axis == 1 and tag.block == 1 and len(tag.groups) == 1:
                 self._groups[self._find(tag.groups[0])].followers.append(module)

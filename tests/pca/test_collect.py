@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from projgen.errors import InputError, UnsupportedError
-from projgen.pca.collect import Collected, collect, patches_of
+from projgen.pca.collect import Collected, collect
+from projgen.pca.convolution import patches_of
 from projgen.pca.discover import choose_layers, owned_copy
 
 
