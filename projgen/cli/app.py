@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from projgen.cli.explore import explore
 from projgen.cli.options import (
     Backend,
     CmsisNNOpt,
@@ -244,6 +245,9 @@ def bench(
             figures.append(json.loads(beside.to_json()))
     if json_out is not None:
         _write_text(json_out, json.dumps(figures, indent=1) + "\n")
+
+
+app.command()(explore)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,6 +73,31 @@ def levels_chart(levels: Sequence[Level], dense: tuple[int, float]) -> str:
         axes.set_xscale("log")
         axes.set_xlabel("learnables")
         axes.set_ylabel("accuracy")
+        axes.legend(frameon=False, fontsize=8)
+        return _svg(figure)
+
+
+def pareto_chart(points: Sequence[Any], measure: str, front: Set[str]) -> str:
+    """Accuracy or output error over learnables, a colour per method; a line joins the points named in ``front``.
+
+    Args:
+        points: with ``name``, ``method``, ``learnables`` and the attribute that ``measure`` names.
+    """
+    with _axes(6.4, 3.6) as (figure, axes):
+        best = sorted((p for p in points if p.name in front), key=lambda p: p.learnables)
+        sizes, values = [p.learnables for p in best], [getattr(p, measure) for p in best]
+        axes.plot(sizes, values, "-", color=_COLOURS[5], linewidth=1, zorder=1)
+        for i, method in enumerate(dict.fromkeys(p.method for p in points)):
+            own = [p for p in points if p.method == method]
+            sizes, values = [p.learnables for p in own], [getattr(p, measure) for p in own]
+            axes.plot(sizes, values, "oDs^"[i % 4], color=_COLOURS[i], label=method, zorder=2)
+        axes.set_xscale("log")
+        if measure == "output_error":
+            positive = [getattr(p, measure) for p in points if getattr(p, measure) > 0]
+            axes.set_yscale("symlog", linthresh=max(min(positive, default=1e-3) / 2, 1e-12))
+            axes.set_ylim(bottom=0)
+        axes.set_xlabel("learnables")
+        axes.set_ylabel(measure.replace("_", " "))
         axes.legend(frameon=False, fontsize=8)
         return _svg(figure)
 

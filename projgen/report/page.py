@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +64,7 @@ def write_report(
             else ""
         ),
     )
-    _write_text(path, html)
+    write_text(path, html)
     return path
 
 
@@ -91,11 +90,16 @@ def write_folder_report(folder: Path) -> Path:
     return write_report(folder / "report.html", title=manifest["name"], rows=rows, models=(model,))
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write beside the path and move into place.
+
+    Raises:
+        InputError: the folder can't be written.
+    """
     try:
-        handle, temporary = tempfile.mkstemp(suffix=".html", dir=path.parent)
+        with tempfile.TemporaryDirectory(prefix=".projgen-", dir=path.parent) as hidden:
+            temporary = Path(hidden) / path.name
+            temporary.write_text(text)
+            temporary.replace(path)
     except OSError as error:
         raise InputError(f"can't write {path}: {error.strerror}", "a writable folder", "the report's path") from error
-    with os.fdopen(handle, "w") as stream:
-        stream.write(text)
-    os.replace(temporary, path)

@@ -24,7 +24,7 @@ def test_help_answers_quickly_and_without_heavy_imports() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         best = min(best, time.perf_counter() - start)
         assert done.returncode == 0, done.stderr
-    for command in ("analyze", "compress", "compile", "run", "bench", "report", "targets", "doctor"):
+    for command in ("analyze", "compress", "compile", "run", "bench", "explore", "report", "targets", "doctor"):
         assert command in done.stdout
 
 
