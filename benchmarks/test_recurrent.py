@@ -11,6 +11,7 @@ from benchmarks.measuring import (
     GRU_DENSE,
     LENGTHS,
     LSTM_DENSE,
+    LSTM_JOINT,
     LSTM_PROJECTED,
     TARGETS,
     Cost,
@@ -30,8 +31,9 @@ T = {lengths} steps execute a + b T instructions, all five on one line; b is the
 and every call around it. Fully connected: one call of the run function, everything in it.
 
 Compiled with `arm-none-eabi-gcc -O2`. k is the binary exponent between the scales of input and state weights; any but
-0 keeps their products apart. `goal` is what the design asks for, `CMSIS-NN` what its int8 LSTM of this size executes
-per multiply-accumulate, `portable C` the same bytes from the C99 kernels.
+0 keeps their products apart. A joint LSTM has one low-rank vector of input and state together, which all its gates
+read. `goal` is what the design asks for, `CMSIS-NN` what its int8 LSTM of this size executes per multiply-accumulate,
+`portable C` the same bytes from the C99 kernels (the mean step of {longest}, as its copies depend on alignment).
 """
 
 pytestmark = pytest.mark.qemu
@@ -69,7 +71,7 @@ def profile(c: Cost) -> list[str]:
 
 def page() -> str:
     """The text of the page; the same on every machine with the same compiler and emulator."""
-    lines = INTRODUCTION.format(lengths=", ".join(map(str, LENGTHS))).splitlines()
+    lines = INTRODUCTION.format(lengths=", ".join(map(str, LENGTHS)), longest=LENGTHS[-1]).splitlines()
     head = ("layer", "MAC", "instructions", "per MAC", "goal", "CMSIS-NN", "portable C", "times slower")
     for target in TARGETS:
         lines += ["", f"## {target}", "", *table(head, layer_rows(target))]
@@ -78,7 +80,7 @@ def page() -> str:
         lines += ["", f"The projected LSTM step executes {share:.3f} of the dense one's instructions."]
     lines += ["", "## Profile by function", "", f"A sequence of {LENGTHS[-1]} steps."]
     for target in TARGETS:
-        for title in (LSTM_DENSE, LSTM_PROJECTED, GRU_DENSE):
+        for title in (LSTM_DENSE, LSTM_PROJECTED, LSTM_JOINT, GRU_DENSE):
             lines += profile(costs(target)[title])
     return "\n".join(lines) + "\n"
 

@@ -14,9 +14,9 @@ from projgen.kernels.layouts import plain, table
 from projgen.kernels.packed import LIMIT
 from projgen.kernels.record import Block, Field, KernelChoice, Table, TableRef
 from projgen.kernels.recurrent_common import block_name, recurrent_numerics
-from projgen.kernels.recurrent_streams import Columns, FactorStream, GruStream, LstmStream
+from projgen.kernels.recurrent_streams import Columns, FactorStream, GruStream, JointFactorStream, LstmStream
 from projgen.quant.fixed import Ints
-from projgen.quant.recurrent import low_rank_bounds, reach
+from projgen.quant.recurrent import joint_bounds, joint_reach, low_rank_bounds, reach
 from projgen.targets import Target
 
 _UNROLL: Final = 8  # quads of columns in a loop's body, at most
@@ -105,12 +105,55 @@ def fits_pairs(graph: Graph, node: Node, x: Side, h: Side) -> bool:
     """Whether every gate row provably stays below the limit of packed pairs, and no weight has to be shifted."""
     if x.weight_shift or h.weight_shift:
         return False
-    w, r, b = (graph.data(node, role).astype(np.int64) for role in ("w", "r", "b"))
+    w, b = (graph.data(node, role).astype(np.int64) for role in ("w", "b"))
+    r = graph.data(node, "r").astype(np.int64) if h.width else np.zeros((len(w), 0), np.int64)
     bias = np.abs(b)
     if "b_hn" in node.inputs:
         b_hn = np.abs(graph.data(node, "b_hn").astype(np.int64))
         bias = bias + np.pad(b_hn, (len(bias) - len(b_hn), 0))
-    return int(reach(w, x.bounds, r, h.bounds, bias, recurrent_numerics(node).k).max()) < LIMIT
+    k = x.shift - h.shift if h.width else 0
+    return int(reach(w, x.bounds, r, h.bounds, bias, k).max()) < LIMIT
+
+
+def joint_sides(graph: Graph, node: Node, low_rank: LowRank) -> tuple[Side, Side] | None:
+    """The one vector of a joint layer, and no other; the shifts are those of the values before the factor."""
+    k = recurrent_numerics(node).k
+    q_in, q_out, b, m = (graph.data(node, role).astype(np.int64) for role in ("q_in", "q_out", "b_in", "m_in"))
+    inputs, units = q_in.shape[1], q_out.shape[1]
+    if inputs + units > 4 * _MOST_QUADS - _UNROLL * 4:
+        return None
+    bounds = joint_bounds(q_in, q_out, b, m, k, low_rank.shift)
+    x = Side("in", len(q_in), inputs, max(k, 0), 0, bounds, low_rank)
+    return x, Side("out", 0, units, max(-k, 0), 0, np.zeros(0, np.int64), None)
+
+
+def _joint_operand(graph: Graph, node: Node, x: Side) -> Operands:
+    """The factor of a joint layer, over x and the hidden state side by side."""
+    if x.low_rank is None:
+        raise ValueError(f"{node.name!r} has no factor")
+    constants = {role: graph.data(node, role) for role in ("q_in", "q_out", "b_in", "m_in")}
+    q_in, q_out, b = (constants[role].astype(np.int64) for role in ("q_in", "q_out", "b_in"))
+    x_words, units = -(-x.features // 4) * 4, q_out.shape[1]
+    loop = loop_of(-(-(x_words + units) // 4))
+    wide = int(joint_reach(q_in, q_out, b, recurrent_numerics(node).k).max()) >= LIMIT
+    rows = FactorStream(("q", "b_in", "m_in"), x.width, x_words + units, loop.columns, wide)
+    stream = table(
+        "joint_factor", JointFactorStream(rows, x.features, x_words), constants, f"starts, {_FORM[wide]}, multipliers"
+    )
+    block, instructions = _factor_block(x.even, loop, x.low_rank.shift, wide)
+    fields: dict[str, Field] = {"input_factor": TableRef("joint_factor"), "recurrent_factor": 0}
+    return Operands((block.function, ""), fields, [stream], [block], 6.0 * x.features + instructions)
+
+
+def _factor_block(rows: int, loop: Loop, shift: int, wide: bool) -> tuple[Block, float]:
+    """The block of an even number of rows, and its predicted instructions."""
+    parameters = (rows, loop.quads, loop.times, shift, int(wide))
+    name = "pg_recurrent_factor_" + "_".join(str(v) for v in parameters[:-1]) + ("_wide" if wide else "")
+    keys = ("rows", "quads", "loops", "shift", "wide")
+    block = Block("recurrent_dsp_factor.h.j2", name, (("function", name), *zip(keys, parameters, strict=True)))
+    around = 22.0 if wide else 26.0
+    fours = rows // 4 * (loop.instructions(11 if wide else 14, 2) + around)
+    return block, fours + (rows % 4 // 2) * (loop.instructions(7 if wide else 8, 2) + around / 2) + 8.0
 
 
 def factor(graph: Graph, node: Node, side: Side) -> tuple[Block, Table, float]:
@@ -118,16 +161,11 @@ def factor(graph: Graph, node: Node, side: Side) -> tuple[Block, Table, float]:
     if side.low_rank is None:
         raise ValueError(f"the {side.role} side of {node.name!r} is dense")
     loop = loop_of(-(-side.features // 4))
-    parameters = (side.even, loop.quads, loop.times, side.low_rank.shift)
-    name = "pg_recurrent_factor_" + "_".join(str(v) for v in parameters)
-    keys = ("rows", "quads", "loops", "shift")
-    block = Block("recurrent_dsp_factor.h.j2", name, (("function", name), *zip(keys, parameters, strict=True)))
+    block, instructions = _factor_block(side.even, loop, side.low_rank.shift, False)
     roles = ("q_in", "b_in", "m_in") if side.role == "in" else ("q_out", "", "m_out")
     layout = FactorStream(roles, side.width, side.features, loop.columns)
     constants = {role: graph.data(node, role) for role in roles if role}
     table_name = "input_factor" if side.role == "in" else "recurrent_factor"
-    blocks = -(-side.even // 4)
-    instructions = blocks * (loop.instructions(14, 2) + 26.0) + 8.0
     return block, table(table_name, layout, constants, "packed row pairs: starts, weights, multipliers"), instructions
 
 
@@ -171,15 +209,13 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
     attrs, numerics = node.attrs, recurrent_numerics(node)
     if not (isinstance(attrs, Lstm) and isinstance(numerics, LstmNumerics)):
         raise TypeError(f"node {node.name!r} is no LSTM")
-    if attrs.joint:
-        return None
-    both = sides(graph, node)
+    both = joint_sides(graph, node, numerics.joint_low_rank) if numerics.joint_low_rank else sides(graph, node)
     units, stride = attrs.hidden, -(-attrs.hidden // 8) * 8
     if both is None or stride > _HIGHEST_STRIDE:
         return None
     x, h = both
     wide = not fits_pairs(graph, node, x, h)
-    projected = x.low_rank is not None and h.low_rank is not None
+    projected = x.low_rank is not None and (h.low_rank is not None or attrs.joint)
     frame = projected and x.even + h.even <= _FRAME_COLUMNS
     if frame:
         x_padded, columns = x.even, x.even + h.even
@@ -191,9 +227,9 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
     if columns > 4 * _MOST_QUADS:
         return None
     layout = LstmStream(units, columns_of(x, h, x_padded, columns - x_padded, wide))
-    constants = {role: graph.data(node, role) for role in ("w", "r", "b", "m")}
+    constants = {role: graph.data(node, role) for role in ("w", "r", "b", "m") if role in node.inputs}
     tables = [table("gates", layout, constants, f"per unit: starts, {_FORM[wide]} of i, f, g, o, multipliers")]
-    extras = _operands(graph, node, x, h, stride)
+    extras = _joint_operand(graph, node, x) if attrs.joint else _operands(graph, node, x, h, stride)
     per_quad, per_half, separating = (11, 6, 0) if wide else (14, 8, 4)
     around = 42.0 + separating + (2 if not frame else 0) + (numerics.cell_fraction < 12) + (per_half if half else 0)
     instructions = 60.0 + extras.instructions + units * (around + loop.instructions(per_quad, 2))
@@ -204,8 +240,9 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
         if role in node.inputs:
             fields[name] = TableRef(name)
             tables.append(plain(graph, node, role, name, dtype, "[units]"))
-    operand = -(-max(columns, x_padded + (h.fours if h.low_rank else stride)) // 4) * 4
-    widened = -(-x.features // 4) * 4 if x.low_rank else 0
+    operand = -(-max(columns, x_padded + (h.fours if projected else stride)) // 4) * 4
+    x_words = -(-x.features // 4) * 4
+    widened = x_words if x.low_rank and not attrs.joint else 0
     parameters: dict[str, int | str | tuple[int, ...]] = {
         "inputs": x.features,
         "units": units,
@@ -219,7 +256,8 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
         "fraction": numerics.cell_fraction,
         "x_shift": x.shift,
         "h_shift": h.shift,
-        "x_width": x_padded,
+        "x_width": x_words if attrs.joint else x_padded,
+        "joint": int(attrs.joint),
         "widened": operand,
         "input_factor": extras.functions[0],
         "recurrent_factor": extras.functions[1],
@@ -236,7 +274,7 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
         instructions=instructions,
         blocks=(*extras.blocks, step),
         scratch_bytes=2 * (operand + widened),
-        state_bytes=4 * stride,
+        state_bytes=4 * stride + (2 * x_words if attrs.joint else 0),
     )
 
 

@@ -2,93 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-
-import numpy as np
-import numpy.typing as npt
 
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import GruNumerics, LowRank, LstmNumerics
-from projgen.kernels.layouts import cast, plain, table
+from projgen.kernels.layouts import plain, table
 from projgen.kernels.record import Block, Field, KernelChoice, Table, TableRef
 from projgen.kernels.recurrent_common import block_name, rank, recurrent_numerics
+from projgen.kernels.recurrent_mve_layouts import (
+    FactorTable,
+    FactorWeights,
+    GateTable,
+    GateWeights,
+    Run,
+    Segment,
+    run_of,
+)
 from projgen.targets import Target
 
-Array = npt.NDArray[np.generic]
-Ints = npt.NDArray[np.int64]
-
-_UNROLL: Final = 8  # vectors of columns in a loop's body, at most
 _UNROLL_GATES: Final = 8  # vectors of a gate, at most, where the code of all gates is emitted one by one
 _HIGHEST_PLACE: Final = 4095  # of an operand, an immediate
 _HIGHEST_OFFSET: Final = 508  # of a vector load, an immediate
-_TWO_VECTORS: Final = [0, 2, 4, 6, 1, 3, 5, 7]  # order of eight rows in two vectors of accumulators
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Columns of the gate matrices that one run of vectors multiplies.
-
-    Attributes:
-        place: of the operand, bytes into the state.
-        lanes: 16 for int8 values, 8 for int16.
-        vectors, loops: vectors unrolled, and how often.
-        w_at, r_at: column at which those of w and r start; None where they take no part.
-    """
-
-    place: int
-    lanes: int
-    vectors: int
-    loops: int
-    w_at: int | None = None
-    r_at: int | None = None
-
-    @property
-    def columns(self) -> int:
-        return self.lanes * self.vectors * self.loops
-
-    @property
-    def end(self) -> int:
-        """First byte of the state behind the operand."""
-        return self.place + 16 * self.vectors * self.loops
-
-    @property
-    def instructions(self) -> int:
-        """Of eight rows."""
-        return self.loops * (17 * self.vectors + (2 if self.loops > 1 else 0)) + 2
-
-    @property
-    def parameters(self) -> tuple[int, int, int, int]:
-        return (self.place, self.lanes, self.vectors, self.loops)
-
-
-def run_of(columns: int, lanes: int, place: int = 0, *, w_at: int | None = None, r_at: int | None = None) -> Segment:
-    """The cheapest segment of at least that many columns; a short one is unrolled whole."""
-    vectors = -(-columns // lanes)
-    if vectors <= _UNROLL:
-        return Segment(place, lanes, vectors, 1, w_at, r_at)
-    choices = [Segment(place, lanes, u, -(-vectors // u), w_at, r_at) for u in range(4, _UNROLL + 1)]
-    return min(choices, key=lambda s: (s.instructions, s.vectors))
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Products of eight rows of one gate: its rows of w and r, the segments, a left shift after the first of them."""
-
-    gate: int
-    segments: tuple[Segment, ...]
-    shift_first: int
-
-    @property
-    def instructions(self) -> int:
-        return sum(s.instructions for s in self.segments) + (15 if self.shift_first else 5)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Bytes of the state: x, the int8 hidden state, the low-rank values; the segments over them."""
+    """Bytes of the state: x, the int8 hidden state, the low-rank values; the segments over them.
+
+    Of a joint layer ``factor`` are the segments of its factor, which shifts left after the first by ``factor_shift``.
+    """
 
     x: int
     h: int
@@ -101,6 +46,28 @@ class Place:
     shift_first: int
     x_shift: int
     h_shift: int
+    factor: tuple[Segment, ...] = ()
+    factor_shift: int = 0
+
+
+def joint_place(graph: Graph, node: Node) -> Place:
+    """Where the operands of a joint layer lie: x and the hidden state, side by side unless shifted; behind them z."""
+    k = recurrent_numerics(node).k
+    inputs, hidden = (int(graph.data(node, role).shape[1]) for role in ("q_in", "q_out"))
+    components = rank(graph, node, "q_in")
+    factor: tuple[Segment, ...]
+    if k == 0:
+        h_place = inputs
+        factor = (run_of(inputs + hidden, 16, 0, w_at=0, r_at=inputs),)
+    else:
+        x_only = run_of(inputs, 16, w_at=0)
+        h_place = x_only.end
+        h_only = run_of(hidden, 16, h_place, r_at=0)
+        factor = (h_only, x_only) if k < 0 else (x_only, h_only)
+    z = -(-max(s.end for s in factor) // 16) * 16
+    gates = run_of(components, 8, z, w_at=0)
+    end = max(gates.end, z + 16 * -(-components // 8))
+    return Place(0, h_place, z, z, end, (gates,), (), (), 0, 0, 0, factor, abs(k))
 
 
 def place(graph: Graph, node: Node) -> Place:
@@ -133,127 +100,6 @@ def place(graph: Graph, node: Node) -> Place:
     return Place(0, h_place, z, z_end, end, order, (x_only,), (h_only,), *shifts)
 
 
-def eights(v: Array, shape: tuple[int, ...]) -> Ints:
-    """Rows as int64, filled up with zeros."""
-    out = np.zeros(shape, np.int64)
-    out[tuple(slice(0, n) for n in v.shape)] = cast(v, "int64")
-    return out
-
-
-@dataclass(frozen=True, slots=True)
-class GateWeights:
-    """w and r as [eight units][run][segment][vector][unit][lane]."""
-
-    gates: int
-    units: int
-    x_width: int
-    h_width: int
-    runs: tuple[Run, ...]
-
-    @property
-    def blocks(self) -> int:
-        return -(-self.units // 8)
-
-    def pack(self, constants: Mapping[str, Array]) -> Array:
-        padded = 8 * self.blocks
-        w = eights(constants["w"].reshape(self.gates, self.units, -1), (self.gates, padded, self.x_width))
-        r = eights(constants["r"].reshape(self.gates, self.units, -1), (self.gates, padded, self.h_width))
-        parts = []
-        for run in self.runs:
-            for s in run.segments:
-                rows = np.zeros((padded, s.columns), np.int64)
-                if s.w_at is not None:
-                    rows[:, s.w_at : s.w_at + self.x_width] = w[run.gate]
-                if s.r_at is not None:
-                    rows[:, s.r_at : s.r_at + self.h_width] = r[run.gate]
-                tiles = rows.reshape(self.blocks, 8, -1, s.lanes).transpose(0, 2, 1, 3)
-                parts.append(tiles.reshape(self.blocks, -1))
-        return np.concatenate(parts, axis=1).astype(np.int8).reshape(-1)
-
-    def unpack(self, table: Array) -> Mapping[str, Array]:
-        blocks = table.reshape(self.blocks, -1)
-        w = np.zeros((self.gates, 8 * self.blocks, self.x_width), np.int8)
-        r = np.zeros((self.gates, 8 * self.blocks, self.h_width), np.int8)
-        at = 0
-        for run in self.runs:
-            for s in run.segments:
-                tiles = blocks[:, at : at + 8 * s.columns].reshape(self.blocks, -1, 8, s.lanes)
-                at += 8 * s.columns
-                rows = tiles.transpose(0, 2, 1, 3).reshape(8 * self.blocks, s.columns)
-                if s.w_at is not None:
-                    w[run.gate] = rows[:, s.w_at : s.w_at + self.x_width]
-                if s.r_at is not None:
-                    r[run.gate] = rows[:, s.r_at : s.r_at + self.h_width]
-        units = self.gates * self.units
-        return {"w": w[:, : self.units].reshape(units, -1), "r": r[:, : self.units].reshape(units, -1)}
-
-
-@dataclass(frozen=True, slots=True)
-class GateTable:
-    """Vectors of eight units as [eight units][row]: each row is (role, gate, in the order of two vectors)."""
-
-    units: int
-    rows: tuple[tuple[str, int, bool], ...]
-    gates: Mapping[str, int]
-
-    def pack(self, constants: Mapping[str, Array]) -> Array:
-        padded = -(-self.units // 8) * 8
-        parts = []
-        for role, gate, two_vectors in self.rows:
-            part = eights(constants[role].reshape(-1, self.units)[gate], (padded,)).reshape(-1, 8)
-            parts.append(part[:, _TWO_VECTORS] if two_vectors else part)
-        return np.stack(parts, axis=1).astype(np.int32).reshape(-1)
-
-    def unpack(self, table: Array) -> Mapping[str, Array]:
-        blocks = table.reshape(-1, len(self.rows), 8)
-        constants = {role: np.zeros((gates, self.units), np.int32) for role, gates in self.gates.items()}
-        for place, (role, gate, two_vectors) in enumerate(self.rows):
-            part = blocks[:, place]
-            part = part[:, np.argsort(_TWO_VECTORS)] if two_vectors else part
-            constants[role][gate] = part.reshape(-1)[: self.units]
-        return {role: data.reshape(-1) for role, data in constants.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class FactorWeights:
-    """A projector (rank, width) as [eight rows][vector][row][16]."""
-
-    role: str
-    rank: int
-    width: int
-    columns: int
-
-    def pack(self, constants: Mapping[str, Array]) -> Array:
-        blocks = -(-self.rank // 8)
-        rows = eights(constants[self.role], (8 * blocks, self.columns))
-        return rows.reshape(blocks, 8, -1, 16).transpose(0, 2, 1, 3).reshape(-1).astype(np.int8)
-
-    def unpack(self, table: Array) -> Mapping[str, Array]:
-        tiles = table.reshape(-1, self.columns // 16, 8, 16).transpose(0, 2, 1, 3)
-        rows = tiles.reshape(-1, self.columns)[: self.rank, : self.width]
-        return {self.role: np.ascontiguousarray(rows)}
-
-
-@dataclass(frozen=True, slots=True)
-class FactorTable:
-    """Starts and multipliers of a projector as [eight rows][8 starts][8 multipliers in the order of two vectors]."""
-
-    b_role: str
-    m_role: str
-    rank: int
-
-    def pack(self, constants: Mapping[str, Array]) -> Array:
-        padded = -(-self.rank // 8) * 8
-        b = eights(constants[self.b_role] if self.b_role else np.zeros(self.rank, np.int64), (padded,)).reshape(-1, 8)
-        m = eights(constants[self.m_role], (padded,)).reshape(-1, 8)[:, _TWO_VECTORS]
-        return np.concatenate([b, m], axis=1).astype(np.int32).reshape(-1)
-
-    def unpack(self, table: Array) -> Mapping[str, Array]:
-        blocks = table.reshape(-1, 16)
-        m = blocks[:, 8:][:, np.argsort(_TWO_VECTORS)].reshape(-1)[: self.rank]
-        return {self.m_role: m} | ({self.b_role: blocks[:, :8].reshape(-1)[: self.rank]} if self.b_role else {})
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Factors:
     """Blocks and tables of the factors of a layer, and the instructions to build its operand."""
@@ -281,12 +127,16 @@ def factors(graph: Graph, node: Node, inputs: int, units: int) -> Factors:
             continue
         q = graph.data(node, f"q_{side}")
         run = run_of(width, 16)
-        parameters = (-(-len(q) // 8), run.vectors, run.loops, low_rank.shift)
-        function = "pg_recurrent_mve_factor_" + "_".join(str(v) for v in parameters)
-        keys = ("blocks", "vectors", "loops", "shift")
-        block = Block(
-            "recurrent_mve_factor.h.j2", function, (("function", function), *zip(keys, parameters, strict=True))
-        )
+        blocks_of_eight = -(-len(q) // 8)
+        sizes = (blocks_of_eight, run.vectors, run.loops, low_rank.shift)
+        function = "pg_recurrent_mve_factor_" + "_".join(str(v) for v in sizes)
+        parameters: dict[str, int | str | tuple[int, ...]] = {
+            "blocks": blocks_of_eight,
+            "segments": run.parameters,
+            "shift_first": 0,
+            "shift": low_rank.shift,
+        }
+        block = Block("recurrent_mve_factor.h.j2", function, (("function", function), *parameters.items()))
         if block not in blocks:
             blocks.append(block)
         roles = {"b_in", "m_in"} if side == "in" else {"m_out"}
@@ -299,8 +149,42 @@ def factors(graph: Graph, node: Node, inputs: int, units: int) -> Factors:
         ]
         fields |= {name: TableRef(name), f"{name}_table": TableRef(f"{name}_table")}
         functions[side] = function
-        instructions += parameters[0] * (run.instructions + 13.0) + 16.0
+        instructions += blocks_of_eight * (run.instructions + 13.0) + 16.0
     return Factors((functions["in"], functions["out"]), fields, tables, blocks, instructions)
+
+
+def joint_factor(graph: Graph, node: Node, at: Place) -> Factors:
+    """The same of the one factor over both operands of a joint layer."""
+    numerics = recurrent_numerics(node)
+    if not isinstance(numerics, LstmNumerics) or numerics.joint_low_rank is None:
+        raise TypeError(f"node {node.name!r} is no joint layer")
+    q = {role: graph.data(node, role) for role in ("q_in", "q_out")}
+    (components, inputs), units = q["q_in"].shape, q["q_out"].shape[1]
+    run = Run(0, at.factor, at.factor_shift)
+    weights = GateWeights(1, components, inputs, units, (run,), ("q_in", "q_out"))
+    layout = GateTable(components, (("b_in", 0, at.factor_shift > 0), ("m_in", 0, True)), {"b_in": 1, "m_in": 1})
+    blocks = -(-components // 8)
+    parameters: dict[str, int | str | tuple[int, ...]] = {
+        "blocks": blocks,
+        "segments": flat(at.factor),
+        "shift_first": at.factor_shift,
+        "shift": numerics.joint_low_rank.shift,
+    }
+    function = block_name("pg_recurrent_mve_factor", parameters)
+    constants = {role: graph.data(node, role) for role in ("b_in", "m_in")}
+    tables = [
+        table("joint_factor", weights, q, "[eight rows][vector][row][16]"),
+        table("joint_factor_table", layout, constants, "[eight rows]: starts, multipliers"),
+    ]
+    fields: dict[str, Field] = {
+        "input_factor": TableRef("joint_factor"),
+        "input_factor_table": TableRef("joint_factor_table"),
+        "recurrent_factor": 0,
+        "recurrent_factor_table": 0,
+    }
+    block = Block("recurrent_mve_factor.h.j2", function, (("function", function), *parameters.items()))
+    copies = 40.0 + 3.0 * (-(-inputs // 16) + -(-units // 16))
+    return Factors((function, ""), fields, tables, [block], copies + blocks * (run.instructions + 13.0) + 16.0)
 
 
 def flat(segments: Sequence[Segment]) -> tuple[int, ...]:
@@ -313,9 +197,7 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
     attrs, numerics = node.attrs, recurrent_numerics(node)
     if not (isinstance(attrs, Lstm) and isinstance(numerics, LstmNumerics)):
         raise TypeError(f"node {node.name!r} is no LSTM")
-    if attrs.joint:
-        return None
-    at = place(graph, node)
+    at = joint_place(graph, node) if attrs.joint else place(graph, node)
     reach = max(s.end for s in at.both) - min(s.place for s in at.both) - 16  # of the last vector, from the first
     short = all(s.loops == 1 for s in at.both) and sum(s.vectors for s in at.both) <= _UNROLL_GATES
     unrolled = short and reach <= _HIGHEST_OFFSET
@@ -379,12 +261,13 @@ def _choice(
     wide_state = -(-at.end // 16) * 16
     if wide_state > _HIGHEST_PLACE:
         return None
-    parts = factors(graph, node, inputs, units)
-    w, r = graph.data(node, "w"), graph.data(node, "r")
-    weights = GateWeights(4 if cell == "lstm" else 3, units, w.shape[1], r.shape[1], runs)
+    parts = joint_factor(graph, node, at) if at.factor else factors(graph, node, inputs, units)
+    products = {role: graph.data(node, role) for role in ("w", "r") if role in node.inputs}
+    x_width, h_width = (products[role].shape[1] if role in products else 0 for role in ("w", "r"))
+    weights = GateWeights(4 if cell == "lstm" else 3, units, x_width, h_width, runs)
     constants = {role: graph.data(node, role) for role in layout.gates}
     tables = [
-        table("gates", weights, {"w": w, "r": r}, "[eight units][gate][vector of columns][unit][lane]"),
+        table("gates", weights, products, "[eight units][gate][vector of columns][unit][lane]"),
         table("gate_table", layout, constants, "[eight units][gate]: starts, multipliers"),
         *parts.tables,
     ]

@@ -136,7 +136,10 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class LstmStream:
-    """Per unit: starts of the pairs (i, f), (g, o) | weights by columns | multipliers of i, f, g, o."""
+    """Per unit: starts of the pairs (i, f), (g, o) | weights by columns | multipliers of i, f, g, o.
+
+    A joint layer has no r: ``columns.h_width`` is 0.
+    """
 
     units: int
     columns: Columns
@@ -144,7 +147,9 @@ class LstmStream:
     def pack(self, constants: Mapping[str, Array]) -> Array:
         u, c = self.units, self.columns
         w = widened(constants["w"].reshape(4, u, c.x_width), (4, u, c.x_padded)) << c.x_shift
-        r = widened(constants["r"].reshape(4, u, c.h_width), (4, u, c.h_padded)) << c.h_shift
+        r = np.zeros((4, u, c.h_padded), np.int64)
+        if c.h_width:
+            r[..., : c.h_width] = constants["r"].reshape(4, u, c.h_width).astype(np.int64) << c.h_shift
         rows = np.concatenate([w, r], axis=2).transpose(1, 0, 2).reshape(u, 2, 2, -1)
         b = cast(constants["b"], "int64").reshape(4, u).T
         m = cast(constants["m"], "int64").reshape(4, u).T
@@ -158,12 +163,14 @@ class LstmStream:
         rows = c.unpack_weights(blocks[:, 4:-4], 2).reshape(u, 4, -1).transpose(1, 0, 2)
         m = to_integers(np.ascontiguousarray(blocks[:, -4:])).T
         h = rows[:, :, c.x_padded : c.x_padded + c.h_width]
-        return {
+        found: dict[str, Array] = {
             "w": (rows[:, :, : c.x_width] >> c.x_shift).reshape(4 * u, -1).astype(np.int8),
-            "r": (h >> c.h_shift).reshape(4 * u, -1).astype(np.int8),
             "b": b.reshape(-1).astype(np.int32),
             "m": m.reshape(-1).astype(np.int32),
         }
+        if c.h_width:
+            found["r"] = (h >> c.h_shift).reshape(4 * u, -1).astype(np.int8)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +236,18 @@ class FactorStream:
     """A projector q (rank, width) with b and m, by blocks of four rows and at last two.
 
     ``roles`` names q, b and m; b may be "" for none. Rows are filled up to an even number, columns to ``padded``.
+    ``wide``: int16 weights instead of packed pairs.
     """
 
     roles: tuple[str, str, str]
     rank: int
     width: int
     padded: int
+    wide: bool = False
+
+    @property
+    def _columns(self) -> Columns:
+        return Columns(self.width, 0, self.padded, 0, self.wide)
 
     def _blocks(self) -> list[tuple[int, int]]:
         """(first row, pairs)."""
@@ -250,8 +263,9 @@ class FactorStream:
         parts = []
         for row, pairs in self._blocks():
             part = slice(row, row + 2 * pairs)
-            words = pack_pairs(q[part][0::2], q[part][1::2])[None]
-            parts += [pack_starts(b[part][0::2], b[part][1::2]), interleave(words)[0], to_words(m[part])]
+            starts = self._columns.starts(b[part][0::2][None], b[part][1::2][None])[0]
+            weights = self._columns.weights(q[part].reshape(1, pairs, 2, -1))[0]
+            parts += [starts, weights, to_words(m[part])]
         return np.concatenate(parts)
 
     def unpack(self, table: Array) -> Mapping[str, Array]:
@@ -259,12 +273,12 @@ class FactorStream:
         q, b, m = [], [], []
         at = 0
         for _, pairs in self._blocks():
-            end = at + pairs * (4 + self.padded // 2)
+            end = at + pairs * (4 + self.padded // (1 if self.wide else 2))
             block = words[at:end]
             at = end
-            b.append(np.stack(unpack_starts(block[: 2 * pairs]), axis=-1).reshape(-1))
-            weights = deinterleave(block[None, 2 * pairs : -2 * pairs], pairs)[0]
-            q.append(np.stack(unpack_pairs(weights), axis=1).reshape(2 * pairs, self.padded))
+            b.append(self._columns.unpack_starts(block[None, : 2 * pairs]).reshape(-1))
+            weights = self._columns.unpack_weights(block[None, 2 * pairs : -2 * pairs], pairs)
+            q.append(weights.reshape(2 * pairs, self.padded))
             m.append(to_integers(block[-2 * pairs :]))
         q_role, b_role, m_role = self.roles
         constants: dict[str, Array] = {
@@ -274,3 +288,22 @@ class FactorStream:
         if b_role:
             constants[b_role] = np.concatenate(b)[: self.rank].astype(np.int32)
         return constants
+
+
+@dataclass(frozen=True, slots=True)
+class JointFactorStream:
+    """The projector of a joint layer: the columns of q_in filled up to ``x_padded``, then those of q_out."""
+
+    rows: FactorStream
+    x_width: int
+    x_padded: int
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        q = widened(constants["q_in"], (self.rows.rank, self.rows.width))
+        q[:, self.x_padded :] = constants["q_out"]
+        return self.rows.pack({"q": q, "b_in": constants["b_in"], "m_in": constants["m_in"]})
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        found = dict(self.rows.unpack(table))
+        q = found.pop("q")
+        return {"q_in": q[:, : self.x_width], "q_out": q[:, self.x_padded :], **found}

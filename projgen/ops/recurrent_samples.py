@@ -61,7 +61,7 @@ CASES = (
     Case("lstm_3_9_joint_5_k2", Lstm, 3, 9, k=2, ranks=(5, 5), fraction=10, initial_state=True, joint=True),
     Case("lstm_7_4_joint_8_k-3", Lstm, 7, 4, k=-3, ranks=(8, 8), zero_point=127, gain=6.0, joint=True),
     Case("lstm_5_11_joint_1_reverse", Lstm, 5, 11, k=-1, ranks=(1, 1), fraction=8, reverse=True, joint=True),
-    Case("lstm_17_18_joint_3_saturated", Lstm, 17, 18, k=1, ranks=(3, 3), spread=9000.0, gain=9.0, joint=True),
+    Case("lstm_6_18_joint_3_saturated", Lstm, 6, 18, k=-6, ranks=(3, 3), spread=9000.0, gain=9.0, joint=True),
     Case("gru_1_1", Gru, 1, 1),
     Case("gru_3_5_k1", Gru, 3, 5, k=1),
     Case("gru_7_9_k-2", Gru, 7, 9, k=-2, zero_point=-128, initial_state=True),

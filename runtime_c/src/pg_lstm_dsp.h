@@ -2,8 +2,9 @@
  *
  * Parameters of the LSTM step for cores with DSP instructions; the step itself is emitted for its shape.
  *
- * State: int16 hidden[stride], each value already shifted as the gate products need it, then
- * int16 cells[stride]; stride is the number of units rounded up to 8. It is aligned to 4 bytes.
+ * State: of a joint layer first x as int16; int16 hidden[stride], each value already shifted as the gate
+ * products need it, then int16 cells[stride]; stride is the number of units rounded up to 8. It is aligned to
+ * 4 bytes.
  */
 #ifndef PG_LSTM_DSP_H
 #define PG_LSTM_DSP_H
@@ -11,8 +12,8 @@
 #include "pg_recurrent_dsp.h"
 
 typedef struct {
-    const uint32_t *gates;            /* per unit: start values, packed weights, multipliers */
-    const uint32_t *input_factor;     /* stream of the input factor; NULL where the matrix is dense */
+    const uint32_t *gates;        /* per unit: start values, packed weights, multipliers */
+    const uint32_t *input_factor; /* stream of the input or joint factor; NULL where the matrix is dense */
     const uint32_t *recurrent_factor; /* stream of the recurrent factor; NULL where the matrix is dense */
     const int8_t *initial_hidden;     /* [units], or NULL for zeros */
     const int16_t *initial_cells;     /* [units], or NULL for zeros */

@@ -13,7 +13,7 @@
 typedef struct {
     const int8_t *gates;                   /* per eight units and gate: weights by vectors of columns */
     const int32_t *gate_table;             /* per eight units and gate: start values, multipliers */
-    const int8_t *input_factor;            /* NULL where the matrix is dense */
+    const int8_t *input_factor;            /* of x, or joint; NULL where the matrix is dense */
     const int32_t *input_factor_table;     /* per eight rows: start values, multipliers */
     const int8_t *recurrent_factor;        /* NULL where the matrix is dense */
     const int32_t *recurrent_factor_table; /* per eight rows: start values, multipliers */

@@ -9,6 +9,7 @@ from benchmarks.measuring import (
     GRU_PROJECTED,
     LINEAR,
     LSTM_DENSE,
+    LSTM_JOINT,
     LSTM_PROJECTED,
     LSTM_SHIFTED,
     costs,
@@ -52,10 +53,18 @@ def test_a_projected_step_costs_less(target: str, projected: str, dense: str, mo
     assert ratio(costs(target)[projected], costs(target)[dense]) <= most
 
 
+@pytest.mark.qemu
+@pytest.mark.parametrize(("target", "most"), [(M4, 3250), (M55, 1130)])
+def test_a_joint_step(target: str, most: int) -> None:
+    """26 units, rank 14: the hand-made blocks execute 3,152 and 1,126 instructions a step."""
+    assert costs(target)[LSTM_JOINT].instructions <= most
+
+
 def test_products_are_counted_by_hand() -> None:
     macs = {w.title: w.macs for w in workloads()}
     assert macs[LSTM_DENSE] == 4 * 100 * (12 + 100)
     assert macs[LSTM_PROJECTED] == 12 * 8 + 100 * 7 + 4 * 100 * (8 + 7)
+    assert macs[LSTM_JOINT] == 14 * (12 + 26) + 4 * 26 * 14
     assert macs[GRU_DENSE] == 3 * 64 * (12 + 64)
     assert macs[LINEAR] == 128 * 128
 

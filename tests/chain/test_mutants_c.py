@@ -22,8 +22,8 @@ from projgen.harness.toolchain import HarnessError
 from projgen.kernels.conv_dsp_layouts import MatrixStream
 from projgen.kernels.layouts import Plain, TapMajor
 from projgen.kernels.packed import PairStream, VectorStream
-from projgen.kernels.recurrent_mve import FactorWeights, GateTable, GateWeights
-from projgen.kernels.recurrent_streams import FactorStream, GruStream, LstmStream
+from projgen.kernels.recurrent_mve_layouts import FactorWeights, GateTable, GateWeights
+from projgen.kernels.recurrent_streams import FactorStream, GruStream, JointFactorStream, LstmStream
 from projgen.schedule.verify import ScheduleError
 from tests.chain.nets import nets
 from tests.chain.support import Part, build, compare, merge_all
@@ -32,6 +32,7 @@ M4, M55 = "cortex-m4", "cortex-m55"
 DSP, MVE = "kernels/_recurrent_dsp.j2", "kernels/_recurrent_mve.j2"
 LSTM4, LSTM55 = "kernels/lstm_dsp.h.j2", "kernels/lstm_mve.h.j2"
 GRU4, GRU55 = "kernels/gru_dsp.h.j2", "kernels/gru_mve.h.j2"
+FACTOR4, FACTOR55 = "kernels/recurrent_dsp_factor.h.j2", "kernels/recurrent_mve_factor.h.j2"
 ROWS = "kernels/linear_dsp_rows.h.j2"
 DENSE = "kernels/linear_mve.h.j2"
 
@@ -55,7 +56,10 @@ BLOCKS = (
     ("fraction of the table's argument", M4, "lstm", DSP, "#23, #8", "#22, #8"),
     ("packed pairs kept together", M4, "lstm", DSP, '"sub %s, %s, %s" % (a, a, b)', '"sub %s, %s, #0" % (a, a)'),
     ("shift of the accumulator", M4, "lstm", DSP, "(a, a, 8 - shift)", "(a, a, 9 - shift)"),
-    ("rounding of a factor", M4, "lstm", "kernels/recurrent_dsp_factor.h.j2", "smmulr %s", "smmul %s"),
+    ("rounding of a factor", M4, "lstm", FACTOR4, "smmulr %s", "smmul %s"),
+    ("rows of int16 weights of a factor", M4, "lstm", FACTOR4, 'row("r3", v, "r9")', 'row("r3", v, "r8")'),
+    ("joint: shift of x", M4, "lstm", LSTM4, "{{ x_shift }}, wide", "0, wide"),
+    ("joint: place of the hidden state", M4, "lstm", LSTM4, "hidden = wide + {{ x_width }}", "hidden = wide + 2"),
     ("gate order: z for r", M4, "gru", GRU4, "smulwt r6, r6, r2", "smulwt r6, r6, r3"),
     ("reset product doubled", M4, "gru", GRU4, "add r6, r2, r6, lsl #1", "add r6, r2, r6"),
     ("rounding of the state", M4, "gru", GRU4, "mla r4, r5, r4, r10", "mul r4, r5, r4"),
@@ -72,6 +76,7 @@ BLOCKS = (
         "{{ store }} r4, [r12, #{{ 2 * size }}]",
         "{{ store }} r5, [r12, #{{ 2 * size }}]",
     ),
+    ("joint: shift of a product", M55, "lstm", FACTOR55, "eight(parts, 0, shift_first, 2)", "eight(parts, 0, 0, 2)"),
     ("rounding of the cell", M55, "lstm", LSTM55, "vrshr.s16 q4, q4", "vshr.s16 q4, q4"),
     ("shift of the output", M55, "lstm", LSTM55, "vqrshrnb.s16 q4, q4, #8", "vqrshrnb.s16 q4, q4, #7"),
     ("gate order: i for f", M55, "lstm", LSTM55, "vqrdmulh.s16 q0, q0, q5", "vqrdmulh.s16 q0, q0, q4"),
@@ -211,6 +216,7 @@ LAYOUTS: tuple[tuple[type[Any], str, str], ...] = (
     (LstmStream, "lstm", M4),
     (GruStream, "gru", M4),
     (FactorStream, "lstm", M4),
+    (JointFactorStream, "lstm", M4),
     (GateWeights, "lstm", M55),
     (GateTable, "gru", M55),
     (FactorWeights, "gru", M55),
@@ -254,4 +260,4 @@ def test_a_packing_in_another_order_is_found(
 def test_every_block_of_the_templates_has_a_fault() -> None:
     """Recurrent and fully connected blocks; convolutions are in ``tests/kernels``."""
     faulty = {template for _, _, _, template, *_ in BLOCKS}
-    assert faulty >= {DSP, MVE, LSTM4, LSTM55, GRU4, GRU55, ROWS, DENSE}
+    assert faulty >= {DSP, MVE, LSTM4, LSTM55, GRU4, GRU55, FACTOR4, FACTOR55, ROWS, DENSE}

@@ -23,6 +23,9 @@ LARGE = (
     Case("lstm_100_60_r30_40", Lstm, 100, 60, ranks=(30, 40), steps=3),
     Case("lstm_40_41_dense_r12", Lstm, 40, 41, k=-2, ranks=(None, 12), steps=3),
     Case("lstm_300_9", Lstm, 300, 9, k=1, steps=3),
+    Case("lstm_60_70_joint_51", Lstm, 60, 70, ranks=(51, 51), k=1, spread=100.0, joint=True, steps=3),
+    Case("lstm_90_12_joint_6_k4", Lstm, 90, 12, ranks=(6, 6), k=4, joint=True, steps=3),
+    Case("lstm_2_90_joint_15_k-4", Lstm, 2, 90, ranks=(15, 15), k=-4, spread=300.0, joint=True, steps=3),
     Case("gru_70_65", Gru, 70, 65, steps=3),
     Case("gru_150_33_k2", Gru, 150, 33, k=2, steps=3),
     Case("gru_50_48_r17_18", Gru, 50, 48, ranks=(17, 18), spread=100.0, steps=3),
@@ -57,16 +60,19 @@ def layers(draw: Any) -> Sample:
     inputs, hidden = draw(st.integers(1, 40)), draw(st.integers(1, 30))
     factored = st.one_of(st.none(), st.integers(1, 12))
     ranks = (draw(factored), draw(factored))
-    wide = 3 if any(ranks) else 8
-    k = 0 if all(ranks) else draw(st.integers(-wide, wide))
+    cell, joint = draw(st.sampled_from([Lstm, Gru])), False
+    if cell is Lstm and ranks[0] is not None and draw(st.booleans()):
+        ranks, joint = (ranks[0], ranks[0]), True
+    wide = 3 if any(ranks) and not joint else 8
+    k = 0 if all(ranks) and not joint else draw(st.integers(-wide, wide))
     if abs(k) > 3:  # the products must fit 32 bits whatever the weights
         inputs, hidden = min(inputs, 12), min(hidden, 12)
-    if ranks[0] is not None:
+    if ranks[0] is not None and not joint:
         k = max(k, 0) if ranks[1] is None else k
     return sample(
         Case(
             f"drawn_{draw(st.integers(0, 2**32 - 1))}",
-            draw(st.sampled_from([Lstm, Gru])),
+            cell,
             inputs,
             hidden,
             k=k,
@@ -77,5 +83,6 @@ def layers(draw: Any) -> Sample:
             zero_point=draw(st.integers(-128, 127)),
             initial_state=draw(st.booleans()),
             steps=draw(st.integers(1, 4)),
+            joint=joint,
         )
     )

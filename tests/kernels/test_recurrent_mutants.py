@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from projgen import resources
-from projgen.kernels.recurrent_mve import GateTable
+from projgen.kernels.recurrent_mve_layouts import GateTable
 from projgen.kernels.recurrent_streams import LstmStream
 from tests.kernels.recurrent_cases import TARGETS, cases, samples
 from tests.kernels.rig import Case, Library

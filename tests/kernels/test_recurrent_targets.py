@@ -38,6 +38,7 @@ ON = [
 
 DENSE = Case("dense", Lstm, 12, 100)
 FACTORED = Case("factored", Lstm, 12, 100, ranks=(8, 7), spread=200.0)
+JOINT = Case("joint", Lstm, 12, 26, ranks=(14, 14), spread=300.0, joint=True)
 GATED = Case("gated", Gru, 12, 64, k=1)
 
 
@@ -93,8 +94,17 @@ def test_cost_of_a_step(target: str, dense: float, gated: float, tmp_path: Path)
     assert fast < 0.4 * step_cost(DENSE, target, tmp_path, "portable")
 
 
+@pytest.mark.parametrize(("target", "most"), [("cortex-m4", 3300), ("cortex-m55", 1180)])
+def test_a_joint_layer_costs_less_than_its_two_factors(target: str, most: int, tmp_path: Path) -> None:
+    """One z instead of two, one first factor in the stream."""
+    apart = replace(JOINT, name="apart", joint=False)
+    assert step_cost(JOINT, target, tmp_path) < min(most, 0.75 * step_cost(apart, target, tmp_path))
+    sizes = [artifact(c, target, tmp_path / "sizes").manifest["layers"][0]["weight_bytes"] for c in (JOINT, apart)]
+    assert sizes[0] < 0.67 * sizes[1]
+
+
 @pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
-@pytest.mark.parametrize("case", [DENSE, FACTORED, GATED], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [DENSE, FACTORED, JOINT, GATED], ids=lambda c: c.name)
 def test_instructions_are_affine_in_the_length(case: Case, target: str, tmp_path: Path) -> None:
     folder = artifact(replace(case, name="net"), target, tmp_path)
     counts = []
@@ -112,6 +122,9 @@ def test_instructions_are_affine_in_the_length(case: Case, target: str, tmp_path
         (GATED, "cortex-m33", "gru_dsp"),
         (FACTORED, "cortex-m55", "lstm_mve"),
         (GATED, "cortex-m55", "gru_mve"),
+        (JOINT, "cortex-m7", "lstm_dsp"),
+        (JOINT, "cortex-m55", "lstm_mve"),
+        (JOINT, "cortex-m0", "lstm_portable"),
         (DENSE, "cortex-m3", "lstm_portable"),
     ],
 )
