@@ -82,6 +82,7 @@ class Batches:
         labels: per observation, when the data carried them; lengths: real steps per observation.
         names: the inputs' names when known.
         count: number of observations, length: number of batches; None when unknown before reading.
+        order: which observation comes at each place of the stream; None: as given.
     """
 
     source: Callable[[], Iterator[tuple[Tensor, ...]]] = field(repr=False)
@@ -91,6 +92,7 @@ class Batches:
     names: tuple[str, ...] = ()
     count: int | None = None
     length: int | None = None
+    order: np.ndarray | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         return self.source()
@@ -295,6 +297,7 @@ def _from_arrays(
         names=layout.names,
         count=count,
         length=len(groups),
+        order=None if lengths is None else np.concatenate([rows for rows, _ in groups]),
     )
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+    from projgen.quant.loss import Limit
+
 
 def compile(
     model_or_q: nn.Module | ExportedProgram | QuantizedModel | str | Path,
@@ -39,6 +41,8 @@ def compile(
     activations: str = "int8",
     weights: str = "int8",
     cmsis_nn: str | os.PathLike[str] | None = None,
+    int8_limit: Limit | None = None,
+    labels: Any = None,
     dump_ir: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compile a model to a folder of C files.
@@ -54,10 +58,12 @@ def compile(
         optimise: "speed", "ram" (smallest arena found) or "flash" (smallest constants and code).
         activations, weights: as ``projgen.quantize``.
         cmsis_nn: folder of CMSIS-NN for its back end; default: what the environment variable CMSIS_NN_ROOT names.
+        int8_limit, labels: as ``projgen.quantize``: measure what int8 loses, and refuse more than the limit.
         dump_ir: folder for the intermediate representation after each stage, one text file each.
 
     Raises:
         InputError: an option, the data, the model or the folder can't be used.
+        Int8LossError: the integers lose more than ``int8_limit``.
         FitError: the weights or the arena are larger than the target's memory.
     """
     options = CompileOptions.checked(name, backend, kernels, optimise, cmsis_nn)
@@ -66,6 +72,12 @@ def compile(
     folder = check_folder(Path(out))
     stages = None if dump_ir is None else StageFolder(dump_ir, folder)
     if isinstance(model_or_q, QuantizedModel):
+        if int8_limit is not None or labels is not None:
+            raise InputError(
+                "int8_limit or labels for a model that is quantised already",
+                "a float model, or int8_limit given to projgen.quantize",
+                "int8_limit (--int8-limit), labels (--labels)",
+            )
         q = model_or_q
         if stages is not None:
             stages.graph("quantised", q.graph)
@@ -78,6 +90,8 @@ def compile(
             activations=activations,
             weights=weights,
             name=name,
+            int8_limit=int8_limit,
+            labels=labels,
             on_stage=None if stages is None else stages.graph,
         )
     write_folder(generate(q, cpu, options, None if stages is None else stages.schedule), folder)

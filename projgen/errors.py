@@ -47,6 +47,10 @@ class UnsupportedError(InputError):
     """An operator, layer or model feature projgen does not compile (exit 2)."""
 
 
+class Int8LossError(InputError):
+    """A model whose integers lose more against its floats than the limit allows (exit 2)."""
+
+
 class FitError(ProjgenError):
     """The model does not fit the target (exit 3)."""
 

@@ -109,26 +109,43 @@ def compile_command(
         Backend, typer.Option("--backend", help="c, or cmsis-nn: call it where the bytes are the same")
     ] = Backend.C,
     cmsis_nn: CmsisNNOpt = None,
+    int8_limit: Annotated[
+        float | None,
+        typer.Option(
+            "--int8-limit",
+            metavar="X",
+            help="most that int8 may lose: accuracy with labels, else changed decisions, else output error; "
+            "default with compression 0.005, 0.02, 0.2; without: not measured",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="y.npy, class numbers of the calibration inputs, for --int8-limit")
+    ] = None,
     dump_ir: Annotated[
         Path | None, typer.Option("--dump-ir", metavar="DIR", help="write the representation after each stage there")
     ] = None,
     verbosity: VerbosityOpt = Verbosity.SUMMARY,
 ) -> None:
     """Go the whole way from a float model to C, with projection when a goal is given."""
+    from projgen.cli.arrays import load_labels
     from projgen.data import load_data
     from projgen.driver import compile as run
     from projgen.models import load_model, load_module
     from projgen.options import CompileOptions
+    from projgen.quant.loss import check_limit
     from projgen.targets import load_target
 
     # What is wrong should not cost a calibration first.
     load_target(target)
     CompileOptions.checked(name, backend.value, kernels.value, optimise.value, cmsis_nn)
+    limit = None if int8_limit is None else check_limit(int8_limit)
+    classes = None if labels is None else load_labels(labels)
     batches = load_data(data)
     source: Any
     if explained_variance is None and learnables_reduction is None and ranks is None:
         source = load_model(model)
     else:
+        limit = "auto" if limit is None else limit
         source = _project(
             load_module(model), batches, explained_variance, learnables_reduction, ranks, method, layers, verbosity
         )
@@ -142,10 +159,14 @@ def compile_command(
         optimise=optimise.value,
         backend=backend.value,
         cmsis_nn=cmsis_nn,
+        int8_limit=limit,
+        labels=classes,
         dump_ir=dump_ir,
     )
     if verbosity is not Verbosity.OFF:
         m = artifact.manifest
+        if (loss := artifact.quantized.notes.int8_loss) is not None:
+            typer.echo(f"{loss.text}; limit {loss.limit_text}")
         if m["equalised"]:
             gains = ", ".join(f"{e['layer']} ({e['name']}) {e['gain']:+.1f} dB" for e in m["equalised"])
             typer.echo(f"equalised the ranges inside low-rank products: {gains}")

@@ -75,6 +75,7 @@ def manifest(schedule: Schedule, options: CompileOptions, digest: str, notes: No
         "ranks": {row["source"]: row["ranks"] for row in rows if row["ranks"]},
         "removed_channels": [asdict(r) for r in notes.removed_channels],
         "equalised": [asdict(e) for e in notes.equalised],
+        "int8_loss": None if notes.int8_loss is None else asdict(notes.int8_loss),
         "predicted_instructions": round(schedule.instructions),
     }
 

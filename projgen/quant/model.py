@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+    from projgen.data import Batches
+    from projgen.quant.loss import Limit
+
 _CHUNK_ELEMENTS = 1 << 22
 Outputs = Array | tuple[Array, ...]
 
@@ -156,6 +159,8 @@ def quantize(
     name: str = "model",
     equalise: bool = True,
     keep_dead_channels: bool = False,
+    int8_limit: Limit | None = None,
+    labels: Any = None,
     on_stage: Callable[[str, Graph], None] | None = None,
 ) -> QuantizedModel:
     """Quantise a model: int8 weights per output channel, int8 activations from calibrated ranges.
@@ -173,23 +178,34 @@ def quantize(
         name: of the graph.
         equalise: try more equal ranges; each trial runs the integers on some of the calibration inputs.
         keep_dead_channels: leave in what never changes.
+        int8_limit: measure what the integers lose against the floats on calibration inputs, note it
+            (``notes.int8_loss``), and refuse more than this: of accuracy, with ``labels``; else of the share of class
+            decisions that change; else, where outputs are no class scores, of the relative output error. "auto":
+            0.005, 0.02 and 0.2. None: not measured, unless there are labels.
+        labels: class number of each calibration input, (N,); default: those in the calibration data.
         on_stage: called with the graph after each stage: "import", the name of each pass, "equalise",
             "quantise", "remove_dead_channels".
     Raises:
         UnsupportedError: an operator that can't be quantised, or an accumulator that can't be proven to fit int32.
         InputError: data or options that can't be used.
+        Int8LossError: the integers lose more than ``int8_limit``.
     """
     for option, value in (("activations", activations), ("weights", weights)):
         if value != "int8":
             raise InputError(f"{option}={value!r}", "'int8'", option)
+    from projgen.quant import loss
     from projgen.quant.calibrate import calibrate
-    from projgen.quant.equalise import MACS, equalised
+    from projgen.quant.equalise import equalised
     from projgen.quant.probe import Sampler
     from projgen.quant.quantise import quantise
 
-    graph, batches = _float_graph(model, calibration, name, on_stage)
-    sampler = Sampler(graph, MACS)
+    limit = "auto" if int8_limit is None and labels is not None else int8_limit
+    if limit is not None:
+        loss.check_limit(limit)
+    graph, batches, data = _float_graph(model, calibration, name, on_stage)
+    sampler = Sampler(graph, loss.MACS)
     seen = calibrate(graph, sampler.watch(batches))
+    classes = None if limit is None else loss.in_order(labels, data, sampler.seen)
     notes = NONE
     if equalise:
         graph, seen, done = equalised(graph, seen, sampler.samples)
@@ -199,6 +215,10 @@ def quantize(
     quantised = quantise(graph, seen)
     if on_stage is not None:
         on_stage("quantise", quantised)
+    if limit is not None:
+        found = loss.measure_loss(graph, quantised, sampler.samples, classes, limit)
+        found.require()
+        notes = replace(notes, int8_loss=found)
     if keep_dead_channels:
         return QuantizedModel(quantised, notes)
     narrowed, removed = remove_dead_channels(quantised)
@@ -211,8 +231,11 @@ def quantize(
 
 def _float_graph(
     model: Any, calibration: Any, name: str, on_stage: Callable[[str, Graph], None] | None
-) -> tuple[Graph, Iterator[list[Array]]]:
-    """The canonical float graph and the calibration batches; the data's first batch is the import's example."""
+) -> tuple[Graph, Iterator[list[Array]], Batches]:
+    """The canonical float graph, the calibration batches, and the data they come from.
+
+    The first batch is the import's example.
+    """
     import torch
     from torch import nn
     from torch.export import ExportedProgram
@@ -226,7 +249,8 @@ def _float_graph(
     if not isinstance(given, nn.Module | ExportedProgram):
         raise InputTypeError(f"a model of type {type(given).__name__}", "an nn.Module or a path", "model")
     module = given if isinstance(given, nn.Module) else given.module()
-    batches = iter(as_batches(calibration, module))
+    data = as_batches(calibration, module)
+    batches = iter(data)
     first = next(batches, None)
     if first is None:
         raise InputError("the calibration data holds no batch", "at least one", "calibration")
@@ -234,7 +258,8 @@ def _float_graph(
     example = place(first, module, cpu)
     graph = import_module(given, example, name) if isinstance(given, nn.Module) else import_program(given, name)
     every = (place(batch, module, cpu) for batch in chain([first], batches))
-    return run_pipeline(graph, on_stage=on_stage), ([x.detach().float().numpy() for x in batch] for batch in every)
+    arrays = ([x.detach().float().numpy() for x in batch] for batch in every)
+    return run_pipeline(graph, on_stage=on_stage), arrays, data
 
 
 def _one_or_all(arrays: Sequence[Array]) -> Outputs:

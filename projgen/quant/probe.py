@@ -40,8 +40,8 @@ class Sampler:
     graph: Graph
     macs: int
     samples: list[Sample] = field(default_factory=list)
+    seen: int = 0
     _stride: int = 1
-    _seen: int = 0
     _cost: int = 0
 
     def watch(self, batches: Iterable[Sequence[Array]]) -> Iterator[Sequence[Array]]:
@@ -53,15 +53,15 @@ class Sampler:
                 self._see(tuple(x[row] for x in batch), macs)
 
     def _see(self, inputs: Batch, macs: int) -> None:
-        if self._seen % self._stride == 0:
-            self.samples.append(Sample(self._seen, tuple(x.copy() for x in inputs), macs))
+        if self.seen % self._stride == 0:
+            self.samples.append(Sample(self.seen, tuple(x.copy() for x in inputs), macs))
             self._cost += macs
             elements = len(self.samples) * sum(x.size for x in inputs)
             if len(self.samples) >= 2 * LEAST and (self._cost > self.macs or elements > _ELEMENTS):
                 self.samples = self.samples[::2]
                 self._stride *= 2
                 self._cost = sum(s.macs for s in self.samples)
-        self._seen += 1
+        self.seen += 1
 
 
 def within(samples: Sequence[Sample], macs: int) -> Sequence[Sample]:
@@ -114,8 +114,12 @@ class Probe:
 
     def noise(self, quantised: Graph) -> float:
         """Power of the difference over power of the signal (an output's part that varies), mean of the outputs."""
+        return self.noise_of(self.run(quantised))
+
+    def noise_of(self, outputs: Sequence[tuple[Array, ...]]) -> float:
+        """The same of what ``run`` gave."""
         found = [0.0] * len(self._signal)
-        for got, wanted in zip(self.run(quantised), self.wanted, strict=True):
+        for got, wanted in zip(outputs, self.wanted, strict=True):
             for i, (y, w) in enumerate(zip(got, wanted, strict=True)):
                 found[i] += float(np.square(np.subtract(y, w, dtype=np.float64)).sum())
         return float(np.mean([error / signal for error, signal in zip(found, self._signal, strict=True)]))
