@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from projgen import ops
 from projgen.codegen.names import CTYPES, comment, describe, identifier
-from projgen.codegen.program import CArg, CCall, CField, CLayer, CRing, CTable, LayerKind
+from projgen.codegen.program import CArg, CCall, CField, CLayer, CPad, CRing, CStage, CTable, LayerKind
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
 from projgen.kernels.record import Field, KernelChoice, Table, TableRef
 from projgen.schedule.plan import pad_name, ring_name, scratch_name
-from projgen.schedule.records import Call, Kind, Schedule, Segment
+from projgen.schedule.records import Call, Kind, Ring, Schedule, Segment, row_scratch_bytes
 
 _KINDS: dict[Kind, LayerKind] = {
     Kind.CALL: "call",
@@ -118,14 +118,14 @@ def _fields(prefix: str, fields: Mapping[str, Field]) -> tuple[CField, ...]:
     return tuple(made)
 
 
-def _call(prefix: str, choice: KernelChoice) -> CCall:
+def _call(prefix: str, choice: KernelChoice, *, rows: bool) -> CCall:
     return CCall(
         function=choice.function,
         row_function=choice.row_function,
         struct=choice.struct,
         params=f"{prefix}_params" if choice.struct else "",
         fields=_fields(prefix, choice.fields),
-        scratch=choice.scratch_bytes > 0,
+        scratch=(row_scratch_bytes(choice) if rows else choice.scratch_bytes) > 0,
     )
 
 
@@ -138,12 +138,11 @@ def layer(namer: Namer, segment: Segment) -> CLayer:
     arguments += [_arg(namer, _role(first, segment, i), value, const=True) for i, value in enumerate(segment.inputs)]
     if segment.output:
         arguments.append(_arg(namer, "y", segment.output, const=False))
-    for i, ring in enumerate(segment.rings):
+    for ring in segment.rings:
         ctype = CTYPES[graph.type(ring.value).dtype]
-        if ring.ring_bytes:
-            arguments.append(_raw(f"ring{i}", ctype, plan[ring_name(segment, i)].offset))
-        if ring.pad_bytes:
-            arguments.append(_raw(f"pad{i}", ctype, plan[pad_name(segment, i)].offset))
+        arguments.append(_raw(f"ring{ring.producer}", ctype, plan[ring_name(segment, ring.value)].offset))
+    for i, pad in enumerate(segment.pads):
+        arguments.append(_raw(f"pad{i}", f"int{8 * pad.itemsize}_t", plan[pad_name(segment, i)].offset))
     if segment.scratch_bytes and segment.kind is not Kind.FINISH:
         arguments.append(_raw("scratch", "void", plan[scratch_name(segment)].offset))
     rows = row_in = row_out = 0
@@ -160,7 +159,9 @@ def layer(namer: Namer, segment: Segment) -> CLayer:
         function=namer.layer(segment),
         kind=_KINDS[segment.kind],
         comment=tuple(_comment(schedule, segment)),
-        calls=tuple(_call(namer.call(segment, i), c.choice) for i, c in enumerate(segment.calls)),
+        calls=tuple(
+            _call(namer.call(segment, i), c.choice, rows=segment.kind is Kind.ROWS) for i, c in enumerate(segment.calls)
+        ),
         arguments=tuple(arguments),
         state_offset=state or 0,
         rows=rows,
@@ -168,16 +169,21 @@ def layer(namer: Namer, segment: Segment) -> CLayer:
         row_out=row_out,
         reverse=reverse,
         state_bytes=segment.loop_state_bytes,
-        rings=tuple(_ring(graph, segment, i) for i in range(len(segment.rings))),
+        stages=tuple(_stages(graph, segment)),
+        pads=tuple(
+            CPad(f"pad{i}", p.value, p.bytes // p.itemsize, p.itemsize == DType.INT16.bytes)
+            for i, p in enumerate(segment.pads)
+        ),
         owns_params=namer.owner(segment) is segment,
-        in_place=any(new == segment.output for new, _ in plan.overlays),
+        in_place=any(new == segment.output for new, *_ in plan.overlays),
+        lead=next((lead for new, _, lead in plan.overlays if new == segment.output), 0),
     )
 
 
 def _role(call: Call, segment: Segment, i: int) -> str:
     """Parameter name of an input: the operator's role."""
     if segment.kind is Kind.ROWS:
-        return "x"
+        return _map_name(segment, segment.inputs[i])
     roles = [r for r, v in call.node.inputs.items() if v in segment.inputs]
     return identifier(roles[i])
 
@@ -192,21 +198,42 @@ def _raw(name: str, ctype: str, offset: int) -> CArg:
     return CArg(name, ctype, False, "arena", "", offset)
 
 
-def _ring(graph: Graph, segment: Segment, stage: int) -> CRing:
-    ring = segment.rings[stage]
-    t = graph.type(ring.value)
+def _map_name(segment: Segment, value: str) -> str:
+    """Parameter name of a map that a streamed segment reads."""
+    return "x" if len(segment.inputs) == 1 else f"x{segment.inputs.index(value)}"
+
+
+def _stages(graph: Graph, segment: Segment) -> list[CStage]:
+    rings = {r.producer: _ring(graph, segment, r) for r in segment.rings}
+    out = graph.type(segment.output) if segment.stages else None
+    made: list[CStage] = []
+    for i, stage in enumerate(segment.stages):
+        window, *rest = (_ring(graph, segment, r) for r in stage.feeds)
+        if out is not None and i + 1 == len(segment.stages):
+            row = math.prod(out.step_shape[1:])
+            to = CRing("y", CTYPES[out.dtype], i, out.step_shape[0], row, 0, row, 1, 1, 1, 0, 0, 1, "", 0, 0)
+        else:
+            to = rings[i]
+        made.append(CStage(window, rest[0] if rest else None, to, stage.rows))
+    return made
+
+
+def _ring(graph: Graph, segment: Segment, ring: Ring) -> CRing:
     return CRing(
-        ctype=CTYPES[t.dtype],
+        name=f"ring{ring.producer}" if ring.depth else _map_name(segment, ring.value),
+        ctype=CTYPES[graph.type(ring.value).dtype],
+        producer=ring.producer,
         height=ring.height,
-        row=ring.row_bytes // t.dtype.bytes,
+        row=ring.row_bytes // ring.itemsize,
         depth=ring.depth,
-        stride=ring.stride // t.dtype.bytes,
+        stride=ring.stride // ring.itemsize,
         kernel=ring.kernel,
         step=ring.step,
         dilation=ring.dilation,
         pad_top=ring.pad_top,
+        pad_bottom=ring.pad_bottom,
         span=ring.span,
-        padded=ring.padded,
+        pad=f"pad{segment.pad_of(ring)}" if ring.padded else "",
         pad_value=ring.pad_value,
         lag=ring.lag,
     )

@@ -67,8 +67,10 @@ def manifest(schedule: Schedule, options: CompileOptions, digest: str, notes: No
                 "kind": s.kind.value,
                 "phase": s.phase.value,
                 "nodes": [c.node.name for c in s.calls],
-                "in_place": (s.output, *_old(schedule, s)) in plan.overlays,
-                "rings": [{"value": r.value, "rows": r.depth, "bytes": r.ring_bytes, "lag": r.lag} for r in s.rings],
+                "in_place": any(new == s.output for new, *_ in plan.overlays),
+                "rings": [
+                    {"value": r.value, "rows": r.depth, "bytes": r.ring_bytes, "lag": r.lag} for r in s.rings
+                ],
             }
             for s in schedule.segments
         ],
@@ -83,11 +85,6 @@ def manifest(schedule: Schedule, options: CompileOptions, digest: str, notes: No
 def to_bytes(contents: dict[str, Any]) -> bytes:
     """The file's bytes."""
     return (json.dumps(contents, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _old(schedule: Schedule, segment: Segment) -> tuple[str, ...]:
-    """The buffer a segment's output is laid over, if any."""
-    return tuple(old for new, old in schedule.plan.overlays if new == segment.output)[:1]
 
 
 def _port(graph: Graph, port: Port) -> dict[str, Any]:

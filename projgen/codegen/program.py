@@ -67,9 +67,15 @@ class CCall:
 
 @dataclass(frozen=True, slots=True)
 class CRing:
-    """A ring of rows in front of a stage, in elements. ``depth`` 0: the stage reads the map itself."""
+    """Rows that a stage reads or writes, in elements. ``depth`` 0: they lie in a whole map.
 
+    ``name`` is the pointer to the first, ``pad`` that to the pad row ("" where none is read); ``producer`` the stage
+    that makes the rows (-1: none).
+    """
+
+    name: str
     ctype: str
+    producer: int
     height: int
     row: int
     depth: int
@@ -78,10 +84,35 @@ class CRing:
     step: int
     dilation: int
     pad_top: int
+    pad_bottom: int
     span: int
-    padded: bool
+    pad: str
     pad_value: int
     lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class CStage:
+    """One call of a streamed segment: what it reads, ``rows`` output rows at a time, and where these go."""
+
+    window: CRing
+    residual: CRing | None
+    output: CRing
+    rows: int
+
+    @property
+    def feeds(self) -> tuple[CRing, ...]:
+        return (self.window,) if self.residual is None else (self.window, self.residual)
+
+
+@dataclass(frozen=True, slots=True)
+class CPad:
+    """A pad row: ``count`` elements of ``value``."""
+
+    name: str
+    value: int
+    count: int
+    wide: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +144,11 @@ class CLayer:
     row_out: int = 0
     reverse: bool = False
     state_bytes: int = 0  # of a loop: how much of its scratch is state
-    rings: tuple[CRing, ...] = ()
+    stages: tuple[CStage, ...] = ()
+    pads: tuple[CPad, ...] = ()
     owns_params: bool = True
     in_place: bool = False
+    lead: int = 0  # bytes from the output to the map it is written over
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -53,9 +53,14 @@ def is_packed(graph: Graph, node: Node) -> bool:
     return largest_accumulator(w.reshape(len(w), -1), b, peak(graph, node.inputs["x"])) < LIMIT
 
 
-def residual_bytes(node: Node, g: Geometry) -> int:
-    """Bytes of the residual that a node adds to its sums, or 0."""
-    return g.y.elements if "residual" in node.inputs else 0
+def residual_bytes(node: Node, g: Geometry, rows: int = 1) -> tuple[int, int]:
+    """Bytes of the residual that a node adds to its sums, and of ``rows`` rows of it; 0 where there is none."""
+    return (g.y.elements, rows * g.y.elements // g.y.step_shape[0]) if "residual" in node.inputs else (0, 0)
+
+
+def residual_name(residual: tuple[int, int]) -> str:
+    """What tells functions apart whose residuals differ in size."""
+    return f"_{residual[0]}_{residual[1]}" if residual[0] else ""
 
 
 def is_clamped(graph: Graph, node: Node) -> bool:
@@ -65,9 +70,20 @@ def is_clamped(graph: Graph, node: Node) -> bool:
 
 
 def call(
-    function: str, driver: str, struct: str, types: tuple[str, str], blocks: str, *, row: bool = True, residual: int = 0
+    function: str,
+    driver: str,
+    struct: str,
+    types: tuple[str, str],
+    blocks: str,
+    *,
+    row: bool = True,
+    residual: tuple[int, int] = (0, 0),
 ) -> Block:
-    """The C function that hands ``blocks`` (names, as arguments) to a driver; ``residual`` counts the bytes of one."""
+    """The C function that hands ``blocks`` (names, as arguments) to a driver.
+
+    Args:
+        residual: bytes of one, and of the rows of it that join one call for rows.
+    """
     parameters: Parameters = {
         "function": function,
         "driver": driver,
@@ -75,8 +91,9 @@ def call(
         "x": types[0],
         "y": types[1],
         "blocks": blocks,
-        "row": int(row and not residual),
-        "residual": residual,
+        "row": int(row),
+        "residual": residual[0],
+        "row_residual": residual[1],
     }
     return Block("conv_dsp_call.h.j2", function, tuple(parameters.items()))
 
@@ -129,13 +146,14 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
 
 def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
-    residual = residual_bytes(node, g)
+    added = residual_bytes(node, g)
+    residual = added[0] > 0
     if not g.is_pointwise or g.attrs.stride != (1, 1) or g.attrs.groups != 1 or (residual and g.w[0] % 2):
         return None
     made = matrix(graph, node, g, looped=looped)
     height, width, outputs = g.y.step_shape
     inputs, pixels = g.w[3], height * width
-    function = f"pg_pointwise_dsp_{made.variant}{f'_{residual}' if residual else ''}"
+    function = f"pg_pointwise_dsp_{made.variant}{residual_name(added)}"
     suffix = f"{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     quads, sizes = made.layout.quads, (g.x.dtype.bytes, g.y.dtype.bytes)
@@ -157,12 +175,13 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = Fals
         sources=("pg_pointwise_dsp.h",),
         blocks=(
             made.block,
-            call(function, driver, "pg_pointwise_dsp_params", types, made.block.function, residual=residual),
+            call(function, driver, "pg_pointwise_dsp_params", types, made.block.function, residual=added),
         ),
         instructions=-(-pixels // 3) * (made.per_block + filled + 20) + 40,
         scratch_bytes=24 * quads + (_spill(g) if pixels % 3 or width % 3 else 0),
         in_place=over_residual(node) if residual else frozenset({"x"} if shrinks else ()),
-        row_function="" if residual else f"{function}_row",
+        row_function=f"{function}_row",
+        row_instructions=height * (-(-width // 3) * (made.per_block + filled + 20) + (150 if width % 3 else 40)),
         code_bytes=made.code_bytes,
     )
 
@@ -174,7 +193,8 @@ def _spill(g: Geometry) -> int:
 
 def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
-    residual = residual_bytes(node, g)
+    added = residual_bytes(node, g)
+    residual = added[0] > 0
     if g.is_depthwise or (residual and g.w[0] // g.attrs.groups % 2):
         return None
     made = matrix(graph, node, g, looped=looped)
@@ -188,7 +208,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     padded = straight and g.attrs.dilation[0] == 1 and words <= GATHER_WORDS and kernel_h * pitch * itemsize <= RING
     gather = f"pg_conv_dsp_gather_{kernel_h}x{row_bytes}" if padded else ""
     kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
-    function = f"pg_conv2d_dsp_{made.variant}_{kind}{f'_{residual}' if residual else ''}"
+    function = f"pg_conv2d_dsp_{made.variant}_{kind}{residual_name(added)}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     driver = f"pg_conv2d_dsp_{'residual_' if residual else ''}{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
     driver += f"_{'padded' if padded else kind}"
@@ -198,7 +218,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         "y": types[1],
         "straight": int(straight),
         "padded": int(padded),
-        "residual": int(residual > 0),
+        "residual": int(residual),
     }
     blocks = [made.block]
     if padded:
@@ -206,7 +226,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         blocks.append(Block("conv_dsp_gather.h.j2", gather, tuple(rows.items())))
     blocks.append(Block("conv_dsp_im2col.h.j2", driver, tuple(parameters.items())))
     names = f"{made.block.function}, {gather}" if padded else made.block.function
-    blocks.append(call(function, driver, "pg_conv2d_dsp_params", types, names, residual=residual))
+    blocks.append(call(function, driver, "pg_conv2d_dsp_params", types, names, residual=added))
     quads, pixels = made.layout.quads, height * width
     ring = 24 * quads + 12 * quads * itemsize + -(-3 * channels // groups // 4) * 4 * g.y.dtype.bytes
     fields: dict[str, Field] = {
@@ -234,7 +254,9 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         instructions=groups * pixels * (made.per_block / 3 + widened + copied + 20),
         scratch_bytes=ring + (kernel_h * pitch * itemsize if padded else 0),
         in_place=over_residual(node) if residual else frozenset(),
-        row_function="" if residual else f"{function}_row",
+        row_function=f"{function}_row",
+        row_instructions=groups * pixels * (made.per_block / 3 + widened + copied + 20)
+        + height * (100 + (40 * kernel_h if padded else 0) + (made.per_block if width % 3 else 0)),
         code_bytes=made.code_bytes + (5 * words if padded else 0),
     )
 

@@ -108,6 +108,7 @@ def _rows(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         instructions=out_h * per_row + kernel_h * pitch * 0.5 + 40,
         scratch_bytes=kernel_h * pitch,
         row_function=f"{function}_row",
+        row_instructions=out_h * (per_row + 40 * kernel_h) + 40,
         code_bytes=4 * per_quad + 100,
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType, TensorType
 from projgen.kernels.conv import Geometry, geometry, over_residual
-from projgen.kernels.conv_dsp import CTYPES, Parameters, call, is_clamped, residual_bytes
+from projgen.kernels.conv_dsp import CTYPES, Parameters, call, is_clamped, residual_bytes, residual_name
 from projgen.kernels.conv_dsp_winograd_layouts import Quad, Stride2Stream, Winograd1dStream, Winograd2dStream
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import SUFFIX, matrix_numerics, peak
@@ -39,7 +39,7 @@ def _fits(graph: Graph, node: Node, g: Geometry, scale: int) -> bool:
     return (scale * reach) << matrix_numerics(node).requant.shift < 1 << 31 and -(-g.w[3] // 4) <= LARGEST_QUADS
 
 
-def _fields(node: Node, g: Geometry, columns: int, parts: int) -> dict[str, Field]:
+def _fields(node: Node, g: Geometry, columns: int, parts: int, chunk: int = 0) -> dict[str, Field]:
     """The parameter struct."""
     requant = matrix_numerics(node).requant
     top, _, left, _ = g.attrs.padding
@@ -52,6 +52,7 @@ def _fields(node: Node, g: Geometry, columns: int, parts: int) -> dict[str, Fiel
         "kernel_h": g.w[1],
         "stride_h": g.attrs.stride[0],
         "parts": parts,
+        "chunk": chunk,
         "out_h": out_h,
         "out_w": out_w,
         "out_c": out_c,
@@ -89,17 +90,18 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     if g.w[1] != 3 or g.attrs.stride != (1, 1) or not _fits(graph, node, g, 4):
         return None
     requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
-    residual = residual_bytes(node, g)
-    (out_h, out_w, outputs), layout = g.y.step_shape, Winograd2dStream(g.w, _order(g), residual > 0)
-    quads, pairs = layout.quads, -(-out_w // 4)
-    # a padded row holds what the windows of whole pairs of tiles see, and the whole input row
-    columns = max(4 * pairs + 2, g.attrs.padding[2] + g.x.step_shape[1])
+    (out_h, out_w, outputs) = g.y.step_shape
+    added = residual_bytes(node, g, 2)
+    residual = added[0] > 0
+    layout = Winograd2dStream(g.w, _order(g), residual)
+    quads, plan = layout.quads, _chunks(g, residual=residual)
     unrolled = quads <= UNROLLED_QUADS
     shape = f"{'residual_' if residual else ''}{4 * quads}x{outputs}"
     variant = f"_{SUFFIX[g.y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
     block = f"pg_winograd2d_{shape}{variant}"
-    source = f"pg_winograd2d_input_{SUFFIX[g.x.dtype]}_{4 * quads}x{columns}"
-    function = f"{block}_{SUFFIX[g.x.dtype]}_{columns}_map{f'_{residual}' if residual else ''}"
+    source = f"pg_winograd2d_input_{SUFFIX[g.x.dtype]}_{4 * quads}x{plan.chunk + 2}"
+    has_row = out_h % 2 == 0
+    function = f"{block}_{SUFFIX[g.x.dtype]}_{plan.chunk}_map{'' if has_row else '_odd'}{residual_name(added)}"
     products: Parameters = {
         "function": block,
         "quads": quads,
@@ -108,12 +110,12 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
         "shift": requant.shift,
         "clamped": int(clamped),
         "wide": int(g.y.dtype is DType.INT16),
-        "residual": int(residual > 0),
+        "residual": int(residual),
     }
     transform: Parameters = {
         "function": source,
         "quads": quads,
-        "columns": columns,
+        "columns": plan.chunk + 2,
         "wide": int(g.x.dtype is DType.INT16),
     }
     names = f"{block}, {source}_rows, {source}_tiles"
@@ -125,9 +127,16 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
         + (16 * 4 + 14 if not unrolled else 0)
         + 16 * (3 + _around(graph, node))
     )
+    pairs = -(-out_w // 4)
     per_tiles = outputs // 2 * per_pair + quads * 116 + 60
-    per_rows = columns * quads * 27 + 2 * _row_copy(g) + 120
-    shorter = _row_bytes(g.y) <= _row_bytes(g.x) and g.attrs.padding[0] <= 2
+    new_columns = plan.columns or g.x.step_shape[1]
+    per_rows = new_columns * quads * 27 + 16 * quads + 150 + (plan.chunks - 1) * (50 * quads + 80)
+    products_of_map = row_pairs * (pairs * per_tiles + per_rows) + 100
+    copied = _row_copy(g) if plan.columns else 0.0
+    spill = 8 * outputs * g.y.dtype.bytes if out_w % 4 or out_h % 2 else 0
+    per_call = (8 * (plan.chunk + 2) + 64) * 4 * quads + -(-spill // 4) * 4
+    padded = 4 * plan.columns * 4 * quads * g.x.dtype.bytes
+    held = (1 + g.attrs.padding[0] * plan.overwrites) * _row_bytes(g.x)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m", *(["f"] if residual else []))}
     driver = f"pg_winograd2d_{'residual_' if residual else ''}map"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
@@ -135,19 +144,53 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
         kernel=f"winograd2d{'_residual' if residual else ''}_dsp",
         function=function,
         struct="pg_winograd_params",
-        fields=_fields(node, g, columns, 16),
+        fields=_fields(node, g, plan.columns, 16, plan.chunk),
         tables=(table("stream", layout, constants, "bias, transformed weights and multipliers in reading order"),),
         sources=("pg_winograd.h",),
         blocks=(
             Block("conv_dsp_winograd2d.h.j2", block, tuple(products.items())),
             Block("conv_dsp_winograd2d_input.h.j2", source, tuple(transform.items())),
-            call(function, driver, "pg_winograd_params", types, names, row=False, residual=residual),
+            call(function, driver, "pg_winograd_params", types, names, row=has_row, residual=added),
         ),
-        instructions=row_pairs * (pairs * per_tiles + per_rows) + 100,
-        scratch_bytes=(16 * g.x.dtype.bytes + 32) * columns * quads + 256 * quads + 8 * outputs * g.y.dtype.bytes,
-        in_place=over_residual(node) if residual else frozenset({"x"} if shorter else ()),
+        instructions=products_of_map + row_pairs * 2 * copied,
+        scratch_bytes=per_call + (padded or held),
+        in_place=over_residual(node) if residual else frozenset({"x"} if plan.overwrites else ()),
+        row_function=f"{function}_row" if has_row else "",
+        rows=2,
+        row_instructions=products_of_map + row_pairs * 4 * copied,
+        row_scratch_bytes=per_call + padded,
         code_bytes=(16 if unrolled else 1) * 40 * quads + 1400,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunks:
+    """How the columns under a pair of output rows are transformed.
+
+    Attributes:
+        columns: of a padded copy of a row; 0 where rows are read where they lie.
+        chunk: output columns whose inputs are transformed at once.
+        chunks: of them in a row.
+        overwrites: whether outputs may lie over the inputs.
+    """
+
+    columns: int
+    chunk: int
+    chunks: int
+    overwrites: bool
+
+
+def _chunks(g: Geometry, *, residual: bool) -> _Chunks:
+    """Halves of long rows, unless outputs may lie over inputs of other rows."""
+    (_, in_w, channels), (_, out_w, _) = g.x.step_shape, g.y.step_shape
+    pairs, (top, _, left, _) = -(-out_w // 4), g.attrs.padding
+    direct = g.x.dtype is DType.INT8 and channels % 4 == 0
+    # a padded row holds what the windows of whole pairs of tiles see, and the whole input row
+    columns = 0 if direct else max(4 * pairs + 2, left + in_w)
+    overwrites = not residual and _row_bytes(g.y) <= _row_bytes(g.x) and top <= 2 and left <= 2
+    alike = g.x.step_shape[1:] == g.y.step_shape[1:] or columns > 0
+    chunks = 2 if pairs >= 4 and (alike or not overwrites) else 1
+    return _Chunks(columns, 4 * -(-pairs // chunks), chunks, overwrites)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +256,7 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
         + 4 * outputs * g.y.dtype.bytes,
         in_place=frozenset({"x"} if shorter else ()),
         row_function=f"{function}_row",
+        row_instructions=out_h * (pairs * per_tiles + kernel_h * (per_row + 10) + 60) + 100,
         code_bytes=(form.parts if unrolled else 1) * 40 * quads * kernel_h + 700,
     )
 

@@ -48,8 +48,8 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     operand = pixels * max(1, min(total // pixels, OPERAND // (pixels * pitch)))
     function = f"pg_pointwise_mve_{made.variant}_v{vectors}_p{pixels}_b{pitch}"
     residual = "residual" in node.inputs
-    has_row = width >= pixels and not residual
-    function += "" if has_row or residual else "_map"
+    has_row = width >= pixels and not (residual and width % pixels)  # no output is computed twice
+    function += "" if has_row else "_map"
     struct = "pg_pointwise_mve_params"
     call = call_of(function, "pg_pointwise_mve", struct, g, (made.block,), residual=int(residual), row=int(has_row))
     whole, rest = total // pixels, total % pixels > 0
@@ -103,6 +103,7 @@ class Ring:
         count: lines.
         columns: pixels of a row that lie under windows.
         filled: instructions to fill and load the lines for all output rows of one group.
+        loads: instructions to load one line and, row by row, to fill its sides.
     """
 
     pitch: int
@@ -110,6 +111,7 @@ class Ring:
     count: int
     columns: int
     filled: float
+    loads: float
 
     @property
     def bytes(self) -> int:
@@ -133,7 +135,7 @@ def ring(g: Geometry, pitch: int, channels: int) -> Ring:
     inside = sum(0 <= row - top < in_h for row in touched)
     loads = copied(columns, channels, g.x.dtype.bytes, pitch) + 42
     filled = count * line / 8 + 15 + inside * loads + (len(touched) - inside) * (columns * pitch / 8 + 40)
-    return Ring(pitch, line, count, columns, filled)
+    return Ring(pitch, line, count, columns, filled, loads + 30)
 
 
 def overwrites(g: Geometry) -> bool:
@@ -162,7 +164,7 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
     function = made.block.function.replace("pg_conv_mve_", "pg_conv2d_mve_")
     residual, outputs = "residual" in node.inputs, g.w[0] // g.attrs.groups
     struct = "pg_conv2d_mve_params"
-    call = call_of(function, "pg_conv2d_mve", struct, g, (made.block,), residual=int(residual), row=int(not residual))
+    call = call_of(function, "pg_conv2d_mve", struct, g, (made.block,), residual=int(residual), row=1)
     per_row = -(-width // pixels) * made.per_block + (2 if width % pixels else 1) * (35 + 4 * kernel_h)
     per_row += 45 + 9 * kernel_h
     return KernelChoice(
@@ -180,7 +182,8 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
             g.attrs.groups == 1 and overwrites(g),
             whole=width % pixels == 0 and (outputs % 2 == 0 or outputs == 1),
         ),
-        row_function="" if residual else f"{function}_row",
+        row_function=f"{function}_row",
+        row_instructions=height * (per_row + g.attrs.groups * kernel_h * (lines.loads + 20)) + 90,
     )
 
 
@@ -269,6 +272,8 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         + 100,
         scratch_bytes=(operand + pixels - 1) * pitch + SLACK + lines.bytes + SLACK,
         row_function=f"{function}_row" if has_row else "",
+        row_instructions=height * (-(-width // pixels) * made.per_block + width * per_window + 200)
+        + height * (g.w[1] * (lines.loads + 20) + 20),
     )
 
 

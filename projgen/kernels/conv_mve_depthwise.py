@@ -265,6 +265,7 @@ def _any(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         scratch_bytes=lines.bytes + SLACK,
         in_place=frozenset({"x"} if overwrites(g) else ()),
         row_function=f"{function}_row",
+        row_instructions=height * (width * per_pixel + 100 + kernel_h * (29 + lines.loads)) + 90,
     )
 
 

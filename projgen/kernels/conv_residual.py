@@ -42,6 +42,7 @@ def _portable(graph: Graph, node: Node, target: Target) -> KernelChoice:
         + pixels,
         scratch_bytes=4 * g.w[0] + g.taps * g.x.dtype.bytes,
         in_place=over_residual(node),
+        row_function=f"pg_conv2d_residual_row_{SUFFIX[g.x.dtype]}",
     )
 
 

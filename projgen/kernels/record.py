@@ -10,8 +10,10 @@ Calling convention of the C function (all tables and constants sit in the parame
   time step and ``void KERNEL_reset(const KERNEL_params *p, void *state)`` sets the initial state;
 * mean over time: ``KERNEL_reset(p, state)``, ``KERNEL(p, state, x_t)`` once a step, and after the last one
   ``KERNEL_finish(p, state, int32_t steps, y)``;
-* row by row: ``void ROW_FUNCTION(const KERNEL_params *p, const T *const *rows, T *y_row, void *scratch)`` computes
-  one output row from one pointer a kernel row (dilation and stride resolved; a pad row is filled with the zero point).
+* row by row: ``void ROW_FUNCTION(const KERNEL_params *p, const T *const *rows, [const int8_t *residual,] T *y,
+  void *scratch)`` computes ``rows`` output rows, which lie one after the other like those of the residual, from one
+  pointer to each input row under them (dilation and stride resolved; a pad row is filled with the zero point). The
+  residual's rows may be y.
 """
 
 from __future__ import annotations
@@ -90,8 +92,11 @@ class KernelChoice:
         scratch_bytes, state_bytes: exact; scratch is 16-byte aligned, lives only during the call.
         in_place: input roles whose buffer the output may overwrite.
         instructions: predicted for one call (one step).
-        row_function: the C function for one output row of a streamed segment ("" where there is none); it takes the
-            same parameter struct and scratch.
+        row_function: the C function for rows of a streamed segment ("" where there is none); it takes the same parameter
+            struct and scratch.
+        rows: output rows that one call of it computes; the map's height is a multiple.
+        row_instructions: predicted for a whole map row by row (0: as for one call).
+        row_scratch_bytes: scratch of the row function (None: the same).
         library_functions: what it calls of the back end's library.
         code_bytes: estimated size of the code emitted for this shape alone; what shapes share counts nothing.
     """
@@ -108,6 +113,9 @@ class KernelChoice:
     state_bytes: int = 0
     in_place: frozenset[str] = field(default_factory=frozenset)
     row_function: str = ""
+    rows: int = 1
+    row_instructions: float = 0.0
+    row_scratch_bytes: int | None = None
     library_functions: tuple[str, ...] = ()
     code_bytes: int = 0
 

@@ -57,8 +57,16 @@ def rank(choice: KernelChoice, optimise: Optimise) -> tuple[float, ...]:
     """
     if optimise == "flash":
         size = table_bytes(choice) + choice.code_bytes
-        return (size + choice.instructions / INSTRUCTIONS_A_BYTE, size, choice.instructions)
+        return (cost(choice, optimise, by_rows=False), size, choice.instructions)
     return (choice.instructions, choice.scratch_bytes, table_bytes(choice))
+
+
+def cost(choice: KernelChoice, optimise: Optimise, *, by_rows: bool) -> float:
+    """What an objective spends on a choice: instructions, or (flash) bytes and what instructions are worth in bytes."""
+    instructions = (choice.row_instructions if by_rows else 0.0) or choice.instructions
+    if optimise == "flash":
+        return table_bytes(choice) + choice.code_bytes + instructions / INSTRUCTIONS_A_BYTE
+    return instructions
 
 
 def choose(

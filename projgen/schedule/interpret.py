@@ -19,7 +19,7 @@ from projgen.ir.numerics import GruNumerics, LstmNumerics, MeanTimeNumerics
 from projgen.ops.recurrent_integer import gru_output, gru_step, initial_state, integers, lstm_step
 from projgen.schedule import stream
 from projgen.schedule.plan import pad_name, ring_name
-from projgen.schedule.records import Call, Kind, Phase, Schedule, Segment
+from projgen.schedule.records import Call, Kind, Phase, Ring, Schedule, Segment
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -195,48 +195,53 @@ def _finish(machine: _Machine, segment: Segment) -> None:
 
 def _run_rows(machine: _Machine, segment: Segment) -> None:
     """Row by row through the rings, which lie in the arena like everything else."""
-    schedule, graph, stages = machine.schedule, machine.schedule.graph, segment.rings
-    source, base = machine.memory(segment.inputs[0])
+    schedule, graph, stages = machine.schedule, machine.schedule.graph, segment.stages
     target, out_base = machine.memory(segment.output)
-    out_row = stream.row_bytes(graph, segment.output)
-    places = [schedule.plan[ring_name(segment, i)].offset if r.depth else -1 for i, r in enumerate(stages)]
-    for i, ring in enumerate(stages):
-        if ring.padded:
-            pad = schedule.plan[pad_name(segment, i)].offset
-            dtype = graph.type(ring.value).dtype
-            filled = np.full(ring.row_bytes // dtype.bytes, ring.pad_value, dtype.value)
-            machine.arena[pad : pad + ring.row_bytes] = filled.view(np.uint8)
+    out_row = stream.row_bytes(graph.type(segment.output))
+    pads = [schedule.plan[pad_name(segment, i)].offset for i in range(len(segment.pads))]
+    for place, pad in zip(pads, segment.pads, strict=True):
+        filled = np.full(pad.bytes // pad.itemsize, pad.value, f"int{8 * pad.itemsize}")
+        machine.arena[place : place + pad.bytes] = filled.view(np.uint8)
+    readers = {r.producer: r for s in stages for r in s.feeds if r.depth}
 
-    def window(stage: int, row: int) -> Array:
-        ring = stages[stage]
+    def rows(ring: Ring, row: int) -> Array:
         t = graph.type(ring.value)
-        taps: list[Bytes] = []
-        for tap in range(ring.kernel):
-            read = row * ring.step - ring.pad_top + tap * ring.dilation
+        taken: list[Bytes] = []
+        for read in ring.reads(row):
             if not 0 <= read < ring.height:
-                bank, offset = machine.arena, schedule.plan[pad_name(segment, stage)].offset
+                bank, offset = machine.arena, pads[segment.pad_of(ring)]
             elif ring.depth:
-                bank, offset = machine.arena, places[stage] + (read % ring.depth) * ring.stride
+                place = schedule.plan[ring_name(segment, ring.value)].offset
+                bank, offset = machine.arena, place + (read % ring.depth) * ring.stride
             else:
-                bank, offset = source, base + read * ring.row_bytes
-            taps.append(bank[offset : offset + ring.row_bytes].copy())
-        return np.stack(taps).view(t.dtype.value).reshape(ring.kernel, *t.step_shape[1:])
+                bank, offset = machine.memory(ring.value)
+                offset += read * ring.row_bytes
+            taken.append(bank[offset : offset + ring.row_bytes].copy())
+        return np.stack(taken).view(t.dtype.value).reshape(ring.kernel, *t.step_shape[1:])
 
     for stage, row in stream.ticks(stages, int(graph.type(segment.output).shape[0])):
-        if stage < 0:
-            width = stages[0].row_bytes
-            made = source[base + row * width : base + (row + 1) * width].copy()
-        else:
-            call = segment.calls[stage]
-            attrs = call.node.attrs
-            if not isinstance(attrs, Conv2d):
-                raise TypeError(f"node {call.node.name!r} can't be streamed")
-            padding = (0, 0, *attrs.padding[2:])
-            flat = replace(attrs, padding=padding, stride=(1, attrs.stride[1]), dilation=(1, attrs.dilation[1]))
-            y = _integer(machine, call, {"x": window(stage, row)[None]}, replace(call.node, attrs=flat))
-            made = _narrow(y[0], graph.type(call.node.output).dtype.value).reshape(-1).view(np.uint8)
-        if stage + 1 == len(stages):
-            target[out_base + row * out_row : out_base + (row + 1) * out_row] = made
-        else:
-            slot = places[stage + 1] + (row % stages[stage + 1].depth) * stages[stage + 1].stride
-            machine.arena[slot : slot + made.size] = made
+        call, fed = segment.calls[stage], stages[stage]
+        attrs = call.node.attrs
+        if not isinstance(attrs, Conv2d):
+            raise TypeError(f"node {call.node.name!r} can't be streamed")
+        args = {"x": rows(fed.window, row)[None]}
+        if fed.residual is not None:
+            args["residual"] = rows(fed.residual, row)[None]
+        # The rows read are those of this call's windows, padding included; several output rows keep their stride.
+        flat = replace(
+            attrs,
+            padding=(0, 0, *attrs.padding[2:]),
+            stride=(attrs.stride[0] if fed.rows > 1 else 1, attrs.stride[1]),
+            dilation=(1, attrs.dilation[1]),
+        )
+        y = _integer(machine, call, args, replace(call.node, attrs=flat))
+        for i, made in enumerate(_narrow(y[0], graph.type(call.node.output).dtype.value)):
+            raw = np.ascontiguousarray(made).reshape(-1).view(np.uint8)
+            if stage + 1 == len(stages):
+                place = out_base + (row + i) * out_row
+                target[place : place + raw.size] = raw
+            else:
+                ring = readers[stage]
+                place = schedule.plan[ring_name(segment, ring.value)].offset
+                place += ((row + i) % ring.depth) * ring.stride
+                machine.arena[place : place + raw.size] = raw

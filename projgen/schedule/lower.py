@@ -20,7 +20,7 @@ from projgen.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What a search over schedules may change: kernels by node name, and the chains to stream (their nodes' names)."""
+    """What a search over schedules may change: kernels by node name, and the regions to stream (their nodes' names)."""
 
     kernels: Mapping[str, KernelChoice] = field(default_factory=dict)
     streamed: frozenset[tuple[str, ...]] = frozenset()
@@ -30,7 +30,7 @@ def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Over
     """The segments of a quantised graph on a target.
 
     Args:
-        overrides: kernels and streamed chains that override the choice by ``options``.
+        overrides: kernels and streamed regions that override the choice by ``options``.
 
     Raises:
         UnsupportedError: a node has no kernel, or the graph mixes what can't run in one pass over time.
@@ -50,14 +50,14 @@ def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Over
         for n in executed
     }
     direct = _direct(graph, views, one_row)
-    starts = _streamed(graph, calls, overrides)
-    inside = {c.node.name for chain in starts.values() for c in chain[1:]}
+    ends = _streamed(graph, calls, overrides)
+    inside = {c.node.name for region in ends.values() for c in region[:-1]}
     drafts: list[Segment] = []
     for node in executed:
         if node.name in inside:
             continue
-        if node.name in starts:
-            drafts.append(_rows(graph, starts[node.name], views, direct, late))
+        if node.name in ends:
+            drafts.append(_rows(graph, ends[node.name], views, late))
         else:
             drafts.extend(_segments(graph, calls[node.name], one_row, late))
     drafts.extend(_copies(graph, views, direct, late))
@@ -103,14 +103,13 @@ def _check_time(graph: Graph) -> None:
 
 
 def _streamed(graph: Graph, calls: Mapping[str, Call], overrides: Overrides) -> dict[str, tuple[Call, ...]]:
-    """The chains to stream, by their first node; each is a part of a chain that can."""
-    able = [tuple(c.node.name for c in chain) for chain in stream.chains(graph, list(calls.values()))]
+    """The regions to stream, by their last node."""
+    ordered = list(calls.values())
     for wanted in overrides.streamed:
-        size = len(wanted)
-        parts = (names[i : i + size] for names in able for i in range(len(names) - size + 1))
-        if size < 2 or wanted not in parts:
-            raise ValueError(f"nodes {', '.join(wanted)} are no chain that can be streamed")
-    return {names[0]: tuple(calls[n] for n in names) for names in overrides.streamed}
+        last = calls.get(wanted[-1])
+        if last is None or wanted not in (tuple(c.node.name for c in r) for r in stream.grown(graph, ordered, last)):
+            raise ValueError(f"nodes {', '.join(wanted)} are no region that can be streamed")
+    return {names[-1]: tuple(calls[n] for n in names) for names in overrides.streamed}
 
 
 def _takes_last_step(graph: Graph, node: Node) -> bool:
@@ -201,10 +200,10 @@ def _copies(graph: Graph, views: Mapping[str, View], direct: Mapping[str, int], 
 
 
 def _segments(graph: Graph, call: Call, one_row: frozenset[str], late: frozenset[str]) -> list[Segment]:
-    """The segment(s) of one node outside a streamed chain."""
+    """The segment(s) of one node outside a streamed region."""
     node = call.node
     inputs = tuple(value.name for _, value in graph.activations(node))
-    in_place = frozenset(node.inputs[role] for role in call.choice.in_place)
+    in_place = dict.fromkeys((node.inputs[role] for role in call.choice.in_place), 0)
     phase = _phase(graph, node.output, late)
     if isinstance(node.attrs, MeanTime):
         return [
@@ -249,34 +248,33 @@ def _keeps_one_row(graph: Graph, node: Node) -> bool:
 
 def _rows(
     graph: Graph,
-    chain: Sequence[Call],
+    region: Sequence[Call],
     views: Mapping[str, View],
-    direct: Mapping[str, int],
     late: frozenset[str],
 ) -> Segment:
-    """One streamed segment; it writes over its input where that is safe and the input dies here."""
-    nodes = [c.node for c in chain]
-    source, output = nodes[0].inputs["x"], nodes[-1].output
-    root = views[source].root
-    out_height = int(graph.type(output).shape[0])
-    copied = stream.rings(graph, nodes, copy_input=True)
-    held = sum(v.root == root for v in views.values()) == 1
-    in_place = (
-        held
-        and not graph.is_input(root)
-        and root not in direct
-        and output not in direct
-        and len(graph.readers(source)) == 1
-        and stream.overlay_is_safe(copied, out_height, stream.row_bytes(graph, output))
-    )
+    """One streamed segment; it writes over a map that it reads where that map dies here."""
+    last = region[-1]
+    output, made = last.node.output, stream.stages(graph, region)
+    out = graph.type(output)
+    sources = tuple(dict.fromkeys(r.value for s in made for r in s.feeds if r.producer < 0))
+    in_place: dict[str, int] = {}
+    for value in sources:
+        if sum(v.root == views[value].root for v in views.values()) == 1:
+            in_place[value] = stream.lead(
+                made,
+                value,
+                int(out.shape[0]),
+                stream.row_bytes(out),
+                over_residual="residual" in last.choice.in_place,
+            )
     return Segment(
         -1,
-        "_".join(n.name for n in nodes),
+        "_".join(c.node.name for c in region),
         Kind.ROWS,
         _phase(graph, output, late),
-        tuple(chain),
-        (source,),
+        tuple(region),
+        sources,
         output,
-        frozenset({source}) if in_place else frozenset(),
-        copied if in_place else stream.rings(graph, nodes, copy_input=False),
+        in_place,
+        made,
     )

@@ -2,7 +2,7 @@
 
 Buffers are intervals of segments with a size; placing them is interval colouring with sizes, which is NP-hard, so
 several greedy orders and a short repair search are tried and the best plan is kept beside a lower bound. A buffer
-that a kernel may write in place over a dying input is placed at the same offset.
+that may be written in place over a dying input is placed together with it, as many bytes before it as it must be.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from projgen.schedule.records import ALIGN, ArenaPlan, Buffer, Kind, Lowered, Phase, Segment
+from projgen.schedule.records import ALIGN, ArenaPlan, Buffer, Kind, Lowered, Overlay, Phase, Segment
 
 STATE: Final = "@state"
 COUNTER_BYTES: Final = 4  # of the steps that a mean over time divides by
@@ -25,10 +25,10 @@ def align(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What must be placed: ``overlays`` are (new, old) pairs that may share bytes at the same offset."""
+    """What must be placed: ``overlays`` are (new, old, lead): they may share bytes where old lies lead bytes after new."""
 
     buffers: tuple[Buffer, ...]
-    overlays: frozenset[tuple[str, str]]
+    overlays: frozenset[Overlay]
 
 
 def state_layout(lowered: Lowered) -> tuple[dict[str, int], int | None, int]:
@@ -71,19 +71,18 @@ def demand(lowered: Lowered) -> Demand:
         now = segment.index
         if segment.scratch_bytes:
             buffers.append(Buffer(scratch_name(segment), "scratch", segment.scratch_bytes, now, now))
-        for i, ring in enumerate(segment.rings):
-            if ring.ring_bytes:
-                buffers.append(Buffer(ring_name(segment, i), "ring", ring.ring_bytes, now, now))
-            if ring.pad_bytes:
-                buffers.append(Buffer(pad_name(segment, i), "pad", ring.pad_bytes, now, now))
+        for ring in segment.rings:
+            buffers.append(Buffer(ring_name(segment, ring.value), "ring", ring.ring_bytes, now, now))
+        for i, pad in enumerate(segment.pads):
+            buffers.append(Buffer(pad_name(segment, i), "pad", pad.bytes, now, now))
     _, _, state_bytes = state_layout(lowered)
     if state_bytes:
         buffers.append(Buffer(STATE, "state", state_bytes, 0, end))
     by_name = {b.name: b for b in buffers}
     overlays = frozenset(
-        (segment.output, root)
+        (segment.output, root, lead)
         for segment in lowered.segments
-        for root in (lowered.views[v].root for v in segment.in_place)
+        for root, lead in ((lowered.views[v].root, lead) for v, lead in segment.in_place.items())
         if segment.output in by_name
         and root in by_name
         and by_name[root].last == segment.index
@@ -97,12 +96,12 @@ def scratch_name(segment: Segment) -> str:
     return f"@{segment.name}.scratch"
 
 
-def ring_name(segment: Segment, stage: int) -> str:
-    return f"@{segment.name}.ring{stage}"
+def ring_name(segment: Segment, value: str) -> str:
+    return f"@{segment.name}.ring.{value}"
 
 
-def pad_name(segment: Segment, stage: int) -> str:
-    return f"@{segment.name}.pad{stage}"
+def pad_name(segment: Segment, place: int) -> str:
+    return f"@{segment.name}.pad{place}"
 
 
 def lower_bound(demanded: Demand, *, with_inputs: bool = False) -> int:
@@ -117,17 +116,25 @@ def lower_bound(demanded: Demand, *, with_inputs: bool = False) -> int:
         sizes = {name: align(b.bytes) for name, b in at.items()}
         used: set[str] = set()
         total = sum(sizes.values())
-        for new, old in sorted(demanded.overlays):
+        for new, old, lead in sorted(demanded.overlays, key=lambda o: -_saved(sizes, o)):
             if new in at and old in at and at[old].last == now and not used & {new, old}:
                 used |= {new, old}
-                total -= min(sizes[new], sizes[old])
+                total -= _saved(sizes, (new, old, lead))
         slack = max(align(b.bytes) - b.bytes for b in at.values())
         bound = max(bound, total - slack)
     return bound
 
 
+def _saved(sizes: Mapping[str, int], overlay: Overlay) -> int:
+    """Bytes that two buffers share when both are live."""
+    new, old, lead = overlay
+    if new not in sizes or old not in sizes:
+        return 0
+    return max(0, min(sizes[old], sizes[new] - lead))
+
+
 def plan(lowered: Lowered) -> ArenaPlan:
-    """The best arena found: smallest, then smallest with the input inside it."""
+    """The best arena found: smallest with the input inside it, which over time lies behind it, then without."""
     demanded = demand(lowered)
     offsets, counter, state_bytes = state_layout(lowered)
     bound = lower_bound(demanded)
@@ -140,7 +147,7 @@ def plan(lowered: Lowered) -> ArenaPlan:
             if lowered.is_sequence:
                 placed = _after(placed, arena)  # noqa: PLW2901  (any number of steps may follow the arena)
             with_input = max((b.end for b in placed), default=0)
-            if best is None or (arena, with_input) < (best.arena_bytes, best.with_input_bytes):
+            if best is None or (max(with_input, arena), arena) < (best.with_input_bytes, best.arena_bytes):
                 ordered = tuple(sorted(inside, key=lambda b: (b.first, b.offset, b.name)))
                 inputs = tuple(b for b in placed if b.role == "input")
                 best = ArenaPlan(
@@ -166,32 +173,35 @@ def _after(placed: Sequence[Buffer], arena: int) -> list[Buffer]:
     return moved
 
 
-def _overlay_choices(demanded: Demand) -> Iterable[frozenset[tuple[str, str]]]:
-    """All overlays (a buffer is overlaid once and overlays once), and none."""
-    taken: set[tuple[str, str]] = set()
-    for new, old in sorted(demanded.overlays):
-        if all(new != n and old != o for n, o in taken):
-            taken.add((new, old))
+def _overlay_choices(demanded: Demand) -> Iterable[frozenset[Overlay]]:
+    """All overlays (a buffer is overlaid once and overlays once), those that save most first, and none."""
+    sizes = {b.name: b.bytes for b in demanded.buffers}
+    taken: set[Overlay] = set()
+    for overlay in sorted(demanded.overlays, key=lambda o: (-_saved(sizes, o), o)):
+        if _saved(sizes, overlay) and all(overlay[0] != n and overlay[1] != o for n, o, _ in taken):
+            taken.add(overlay)
     if taken:
         yield frozenset(taken)
     yield frozenset()
 
 
-def _groups(demanded: Demand) -> list[tuple[Buffer, ...]]:
-    """Buffers that lie at one offset: chains of overlays."""
-    parent = {b.name: b.name for b in demanded.buffers}
-
-    def top(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    for new, old in demanded.overlays:
-        parent[top(new)] = top(old)
-    groups: dict[str, list[Buffer]] = {}
-    for buffer in demanded.buffers:
-        groups.setdefault(top(buffer.name), []).append(buffer)
-    return [tuple(g) for g in groups.values()]
+def _groups(demanded: Demand) -> list[Group]:
+    """Buffers that lie at fixed distances: chains of overlays. Each has its place in the group as its offset."""
+    place = {b.name: 0 for b in demanded.buffers}
+    group = {b.name: {b.name} for b in demanded.buffers}
+    for new, old, lead in sorted(demanded.overlays):
+        moved = place[new] + lead - place[old]
+        for name in group[old]:
+            place[name] += moved
+        group[new] |= group[old]
+        for name in group[old]:
+            group[name] = group[new]
+    by_name = {b.name: b for b in demanded.buffers}
+    found: list[Group] = []
+    for names in {id(g): g for g in group.values()}.values():
+        lowest = min(place[n] for n in names)
+        found.append(tuple(replace(by_name[n], offset=place[n] - lowest) for n in by_name if n in names))
+    return found
 
 
 Group = tuple[Buffer, ...]
@@ -199,7 +209,7 @@ Key = Callable[[Group], tuple[float, ...]]
 
 
 def _size(group: Group) -> int:
-    return max(b.bytes for b in group)
+    return max(b.end for b in group)
 
 
 def _span(group: Group) -> int:
@@ -241,29 +251,34 @@ def _attempts(demanded: Demand) -> Iterable[list[Buffer]]:
                 order = [stuck, *(g for g in order if g is not stuck)]
 
 
-def conflicts(a: Buffer, b: Buffer, overlays: frozenset[tuple[str, str]]) -> bool:
-    """Whether two buffers are live at the same time and may not share bytes."""
+def conflicts(a: Buffer, b: Buffer, handed_over: frozenset[tuple[str, str]]) -> bool:
+    """Whether two buffers are live at the same time and may not share bytes; (new, old) pairs may."""
     if a.first > b.last or b.first > a.last:
         return False
     return not (
-        ((a.name, b.name) in overlays and a.first == b.last) or ((b.name, a.name) in overlays and b.first == a.last)
+        ((a.name, b.name) in handed_over and a.first == b.last)
+        or ((b.name, a.name) in handed_over and b.first == a.last)
     )
 
 
-def _place(order: Sequence[Group], overlays: frozenset[tuple[str, str]]) -> list[Buffer]:
+def _place(order: Sequence[Group], overlays: frozenset[Overlay]) -> list[Buffer]:
     """Each group at the lowest offset free of conflicts with those placed before."""
     placed: list[Buffer] = []
+    handed_over = frozenset((new, old) for new, old, _ in overlays)
     for group in order:
         # Forbidden starts of the group, one interval for each conflicting pair of a placed buffer and a member.
         blocked = sorted(
-            (p.offset - align(b.bytes), align(p.end)) for p in placed for b in group if conflicts(p, b, overlays)
+            (p.offset - align(b.end), align(p.end) - b.offset)
+            for p in placed
+            for b in group
+            if conflicts(p, b, handed_over)
         )
         offset = 0
         for low, high in blocked:
             if low < offset < high:
-                offset = high
+                offset = align(high)
         # An interval that starts before ``offset`` was raised can block it again: repeat until nothing moves.
         while any(low < offset < high for low, high in blocked):
-            offset = max(high for low, high in blocked if low < offset < high)
-        placed.extend(replace(b, offset=offset) for b in group)
+            offset = align(max(high for low, high in blocked if low < offset < high))
+        placed.extend(replace(b, offset=offset + b.offset) for b in group)
     return placed

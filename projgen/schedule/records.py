@@ -47,24 +47,32 @@ class Call:
     choice: KernelChoice
 
 
+def row_scratch_bytes(choice: KernelChoice) -> int:
+    """Scratch that a kernel needs when it works row by row."""
+    return choice.scratch_bytes if choice.row_scratch_bytes is None else choice.row_scratch_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Ring:
     """The rows of a value that a stage of a streamed segment can still see.
 
     Row r of the map lies in slot ``r % depth`` at ``slot * stride`` bytes. Rows outside the map are the pad row, one
-    row of ``pad_value``. With ``depth`` 0 the stage reads the rows of the whole map where it lies; nothing is copied.
+    row of ``pad_value``. With ``depth`` 0 the stage reads the rows of a whole map where it lies; nothing is copied.
 
     Attributes:
         value: the map the rows belong to.
-        height: rows of that map; ``row_bytes`` each.
-        kernel, step, dilation: window rows, rows from one output row to the next, rows between taps.
+        producer: the stage that makes the rows; -1 where the map exists as a whole.
+        height: rows of that map; ``row_bytes`` each, elements of ``itemsize`` bytes.
+        kernel, step, dilation: rows that one call reads, rows from one output row to the next, rows between taps.
         pad_top, pad_bottom: rows of padding the stage reads above and below the map.
         lag: output rows that the stage stays behind its producer's newest row.
     """
 
     value: str
+    producer: int
     height: int
     row_bytes: int
+    itemsize: int
     depth: int
     stride: int
     kernel: int
@@ -77,7 +85,7 @@ class Ring:
 
     @property
     def span(self) -> int:
-        """Rows from the first tap of a window to its last, both included."""
+        """Rows from the first that a call reads to its last, both included."""
         return (self.kernel - 1) * self.dilation + 1
 
     @property
@@ -88,13 +96,41 @@ class Ring:
     def ring_bytes(self) -> int:
         return self.depth * self.stride
 
-    @property
-    def pad_bytes(self) -> int:
-        return self.row_bytes if self.padded else 0
+    def reads(self, row: int) -> tuple[int, ...]:
+        """Rows read by the call that computes output row ``row`` first; some may lie outside the map."""
+        top = row * self.step - self.pad_top
+        return tuple(top + tap * self.dilation for tap in range(self.kernel))
 
     def needed(self, row: int) -> int:
         """Rows of the map that must exist before output row ``row`` can be computed."""
         return max(0, min(self.height, row * self.step - self.pad_top + self.span))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One call of a streamed segment: ``rows`` output rows at a time.
+
+    Attributes:
+        window: the rows under its windows.
+        residual: the rows that join its sums, in the order of its output rows.
+    """
+
+    window: Ring
+    residual: Ring | None
+    rows: int
+
+    @property
+    def feeds(self) -> tuple[Ring, ...]:
+        return (self.window,) if self.residual is None else (self.window, self.residual)
+
+
+@dataclass(frozen=True, slots=True)
+class Pad:
+    """A row of one value that stands for rows outside of maps; stages whose padding has the same value share it."""
+
+    value: int
+    itemsize: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,9 +138,10 @@ class Segment:
     """One entry of the schedule.
 
     ``inputs`` are the activations read (each once, in the kernel's order), ``output`` the value written ("" for an
-    accumulation). ``rings`` has one entry per call of a streamed segment. ``in_place`` names the inputs whose
-    buffer the output may take over. ``last_only``: a loop that keeps one row of its output, the last computed;
-    ``repeats``: its rows. ``copy_to``: the output a copy goes to.
+    accumulation). ``stages`` has one entry per call of a streamed segment. ``in_place`` names the inputs whose
+    buffer the output may take over, and how many bytes it must start before them (0: at the same address).
+    ``last_only``: a loop that keeps one row of its output, the last computed; ``repeats``: its rows. ``copy_to``: the
+    output a copy goes to.
     """
 
     index: int
@@ -114,11 +151,34 @@ class Segment:
     calls: tuple[Call, ...]
     inputs: tuple[str, ...]
     output: str
-    in_place: frozenset[str] = field(default_factory=frozenset)
-    rings: tuple[Ring, ...] = ()
+    in_place: Mapping[str, int] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
     last_only: bool = False
     repeats: int = 1
     copy_to: int = -1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "in_place", MappingProxyType(dict(self.in_place)))
+
+    @property
+    def rings(self) -> tuple[Ring, ...]:
+        """Rings with memory of their own, in the order of the stages that read them."""
+        return tuple(r for s in self.stages for r in s.feeds if r.depth)
+
+    @property
+    def pads(self) -> tuple[Pad, ...]:
+        """The pad rows of a streamed segment."""
+        found: dict[tuple[int, int], int] = {}
+        for ring in (s.window for s in self.stages):
+            if ring.padded:
+                key = (ring.pad_value, ring.itemsize)
+                found[key] = max(found.get(key, 0), ring.row_bytes)
+        return tuple(Pad(value, itemsize, size) for (value, itemsize), size in found.items())
+
+    def pad_of(self, ring: Ring) -> int:
+        """Which of ``pads`` a padded ring reads."""
+        keys = [(p.value, p.itemsize) for p in self.pads]
+        return keys.index((ring.pad_value, ring.itemsize))
 
     @property
     def loop_state_bytes(self) -> int:
@@ -128,11 +188,15 @@ class Segment:
     @property
     def scratch_bytes(self) -> int:
         """Scratch of the kernels; calls of one segment run one after the other and share it."""
+        if self.kind is Kind.ROWS:
+            return max(row_scratch_bytes(c.choice) for c in self.calls)
         return self.loop_state_bytes + max((c.choice.scratch_bytes for c in self.calls), default=0)
 
     @property
     def instructions(self) -> float:
         """Predicted for one run of the segment (one step in the step phase)."""
+        if self.kind is Kind.ROWS:
+            return sum(c.choice.row_instructions or c.choice.instructions for c in self.calls)
         return self.repeats * sum(c.choice.instructions for c in self.calls)
 
 
@@ -184,6 +248,7 @@ class Lowered:
         return next((i for i, p in enumerate(self.graph.inputs) if p.value == root), None)
 
 
+Overlay = tuple[str, str, int]
 Role = Literal["value", "input", "scratch", "ring", "pad", "state"]
 
 
@@ -210,7 +275,8 @@ class ArenaPlan:
     Attributes:
         buffers: regions inside ``arena_bytes``.
         inputs: where each graph input may lie in an arena of ``with_input_bytes``; the run may then overwrite it.
-        overlays: (new, old) pairs of buffers that may share bytes: ``new`` is written in place over ``old``.
+        overlays: (new, old, lead): buffers that may share bytes as ``new`` is written in place over ``old``, whose first
+            byte lies ``lead`` bytes after that of ``new``.
         lower_bound: most bytes live at once; no plan of these segments can be smaller.
         state_offsets: part of each recurrent node in the state, by node name.
         counter_offset: where the state counts steps (int32) for a mean over time; None where nothing needs it.
@@ -218,7 +284,7 @@ class ArenaPlan:
 
     buffers: tuple[Buffer, ...]
     inputs: tuple[Buffer, ...]
-    overlays: frozenset[tuple[str, str]]
+    overlays: frozenset[Overlay]
     arena_bytes: int
     with_input_bytes: int
     lower_bound: int

@@ -1,46 +1,46 @@
-"""The schedule of a graph: the fastest, or with ``optimise="ram"`` the one with the smallest arena found."""
+"""The schedule of a graph: kernels by the objective, then regions streamed and scratch traded while RAM shrinks.
+
+``speed`` and ``flash`` take less RAM where it costs nearly nothing of what they favour; ``ram`` pays more for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from projgen.ir.graph import Graph
 from projgen.kernels.record import KernelChoice
 from projgen.options import CompileOptions
 from projgen.schedule import stream
-from projgen.schedule.choose import candidates
+from projgen.schedule.choose import candidates, cost
 from projgen.schedule.lower import Overrides, lower
-from projgen.schedule.plan import plan
-from projgen.schedule.records import Call, Schedule
+from projgen.schedule.plan import demand, lower_bound, plan
+from projgen.schedule.records import Call, Kind, Lowered, Schedule, row_scratch_bytes
 from projgen.schedule.verify import verify
 from projgen.targets import Target
 
-_LONGEST: Final = 6  # nodes of the parts of a chain that are tried
-_SLOWEST: Final = 2.5  # times the instructions that less scratch may cost
+_LONGEST: Final = 6  # nodes of the regions that are tried, the largest of each last node aside
+_SLOWEST: Final = 2.5  # times the instructions of one kernel that optimise="ram" gives for less scratch
+_DEARER: Final = 1.025  # times the cost of a whole network that other objectives give for less RAM
 
 
 def schedule(graph: Graph, target: Target, options: CompileOptions, overrides: Overrides | None = None) -> Schedule:
     """Lower, plan and verify a quantised graph.
 
     Args:
-        overrides: kernels and streamed chains given by hand; nothing is searched then.
+        overrides: kernels and streamed regions given by hand; nothing is searched then.
 
     Raises:
         UnsupportedError: the graph can't be lowered to this target.
     """
-    if overrides is None and options.optimise == "ram":
-        best = _smallest(graph, target, options)
+    if overrides is not None:
+        lowered = lower(graph, target, options, overrides)
+        best = Schedule(lowered, plan(lowered))
     else:
-        best = _planned(graph, target, options, overrides or Overrides())
+        best = _Search(graph, target, options).best()
     verify(best)
     return best
-
-
-def _planned(graph: Graph, target: Target, options: CompileOptions, overrides: Overrides) -> Schedule:
-    lowered = lower(graph, target, options, overrides)
-    return Schedule(lowered, plan(lowered))
 
 
 def _size(s: Schedule) -> tuple[int, int]:
@@ -48,92 +48,173 @@ def _size(s: Schedule) -> tuple[int, int]:
     return s.plan.with_input_bytes, s.plan.arena_bytes
 
 
-def _smallest(graph: Graph, target: Target, options: CompileOptions) -> Schedule:
-    """Greedy: stream the chains around the fullest moment, then take kernels with less scratch, while RAM shrinks."""
-    best = _planned(graph, target, options, Overrides())
-    chosen = {c.node.name: c.choice for s in best.segments for c in s.calls}
-    nodes = [n for n in graph.nodes if n.name in chosen]
-    able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
-    rows = {n.name: _row_choice(chosen[n.name], able[n.name]) for n in nodes}
-    lean = {n.name: _lean_choice(rows[n.name], able[n.name]) for n in nodes}
-    chains = [
-        tuple(c.node.name for c in chain) for chain in stream.chains(graph, [Call(n, rows[n.name]) for n in nodes])
-    ]
-    overrides = Overrides(chosen)
-    while True:
-        full = _fullest(best)
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A schedule before its memory is planned: no plan of it is smaller than ``bound``."""
+
+    overrides: Overrides
+    lowered: Lowered
+    bound: tuple[int, int]
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A planned schedule and how it came about; ``key`` orders states, the best first."""
+
+    schedule: Schedule
+    overrides: Overrides
+    cost: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return _size(self.schedule)
+
+    @property
+    def key(self) -> tuple[float, ...]:
+        return (*self.size, _at_the_end(self.schedule), self.cost)
+
+
+class _Search:
+    """Greedy: stream a region around the fullest moment, then take kernels with less scratch, while RAM shrinks."""
+
+    def __init__(self, graph: Graph, target: Target, options: CompileOptions) -> None:
+        self.graph, self.target, self.options = graph, target, options
+        lowered = lower(graph, target, options)
+        chosen = {c.node.name: c.choice for s in lowered.segments for c in s.calls}
+        self.start = self._planned(self._trial(Overrides(chosen), lowered))
+        self.limit = float("inf") if options.optimise == "ram" else _DEARER * self.start.cost
+        nodes = [n for n in graph.nodes if n.name in chosen]
+        self.able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
+        self.rows = {n.name: self._row_choice(chosen[n.name], self.able[n.name]) for n in nodes}
+        self.lean = {n.name: self._lean_choice(self.rows[n.name], self.able[n.name]) for n in nodes}
+        calls = [Call(n, self.rows[n.name]) for n in nodes]
+        self.regions = [tuple(c.node.name for c in region) for region in stream.regions(graph, calls, _LONGEST)]
+
+    def best(self) -> Schedule:
+        state = self.start
+        while (found := self._better(state, self._streaming(state))) is not None:
+            state = found
+        state = self._leaner(state)
+        while (found := self._cheaper(state)) is not None:
+            state = found
+        return state.schedule
+
+    def _trial(self, overrides: Overrides, lowered: Lowered | None = None) -> _Trial:
+        made = lowered or lower(self.graph, self.target, self.options, overrides)
+        demanded = demand(made)
+        bound = (lower_bound(demanded, with_inputs=True), lower_bound(demanded))
+        spent = sum(
+            s.repeats * cost(c.choice, self.options.optimise, by_rows=s.kind is Kind.ROWS)
+            for s in made.segments
+            for c in s.calls
+        )
+        return _Trial(overrides, made, bound, spent)
+
+    def _planned(self, trial: _Trial) -> _State:
+        return _State(Schedule(trial.lowered, plan(trial.lowered)), trial.overrides, trial.cost)
+
+    def _better(self, state: _State, trials: Iterable[_Trial]) -> _State | None:
+        """The best of the trials, if it is better; those whose bound is worse than another's plan are not planned."""
+        best = state
+        for trial in sorted(trials, key=lambda t: (t.bound, t.cost)):
+            if trial.bound > best.size:
+                break
+            if trial.cost <= self.limit:
+                best = min(best, self._planned(trial), key=lambda s: s.key)
+        return best if best.key < state.key and best.key[:3] < state.key[:3] else None
+
+    def _streaming(self, state: _State) -> Iterable[_Trial]:
+        """Every region around the fullest moment streamed, instead of those it shares nodes with."""
+        full, held = _fullest(state.schedule), state.overrides
+        for region in self.regions:
+            if full & set(region) and region not in held.streamed:
+                others = frozenset(r for r in held.streamed if not set(r) & set(region))
+                freed = {n for r in held.streamed - others for n in r}
+                kernels = {**held.kernels, **{n: self.start.overrides.kernels[n] for n in freed}}
+                for taken in (self.rows, self.lean):
+                    yield self._trial(
+                        Overrides({**kernels, **{n: taken[n] for n in region}}, frozenset({region, *others}))
+                    )
+
+    def _leaner(self, start: _State) -> _State:
+        """Kernels of less scratch where they shrink RAM, be it only several of them together."""
+        best = start
+        streamed = {n for region in start.overrides.streamed for n in region}
+        for name, choices in self.able.items():
+            for choice in choices:
+                held = best.overrides
+                slow = choice.instructions > _SLOWEST * self.start.overrides.kernels[name].instructions
+                if name in streamed or slow or choice.scratch_bytes >= held.kernels[name].scratch_bytes:
+                    continue
+                trial = self._trial(replace(held, kernels={**held.kernels, name: choice}))
+                if trial.cost <= self.limit and trial.bound <= best.size:
+                    found = self._planned(trial)
+                    best = found if found.key[:3] < best.key[:3] else best
+        return best if best.size < start.size else start
+
+    def _cheaper(self, state: _State) -> _State | None:
+        """One change undone that saves cost and takes no RAM, if there is one."""
+        held, first = state.overrides, self.start.overrides.kernels
         trials = [
-            Overrides(
-                {**overrides.kernels, **{n: kernels[n] for n in part}},
-                frozenset({part, *(c for c in overrides.streamed if not set(c) & set(part))}),
-            )
-            for kernels in (rows, lean)
-            for part in _parts(chains)
-            if full & set(part) and part not in overrides.streamed
+            self._trial(Overrides({**held.kernels, **{n: first[n] for n in region}}, held.streamed - {region}))
+            for region in sorted(held.streamed)
         ]
-        made = [(_planned(graph, target, options, t), t) for t in trials]
-        smallest = min(made, key=lambda pair: _size(pair[0]), default=None)
-        if smallest is None or _size(smallest[0]) >= _size(best):
-            break
-        best, overrides = smallest
-    streamed = {n for chain in overrides.streamed for n in chain}
-    return _leaner(best, overrides, lambda o: _planned(graph, target, options, o), able, streamed)
+        streamed = {n for region in held.streamed for n in region}
+        trials += [
+            self._trial(replace(held, kernels={**held.kernels, name: first[name]}))
+            for name in first
+            if name not in streamed and held.kernels[name] is not first[name]
+        ]
+        for trial in sorted(trials, key=lambda t: t.cost):
+            if trial.cost < state.cost and trial.bound <= state.size:
+                found = self._planned(trial)
+                if found.size <= state.size:
+                    return found
+        return None
+
+    def _row_choice(self, chosen: KernelChoice, able: Sequence[KernelChoice]) -> KernelChoice:
+        """The chosen kernel, or the best that can work row by row where it can't."""
+        rows = [c for c in able if c.row_function]
+        if chosen.row_function or not rows:
+            return chosen
+        return min(rows, key=lambda c: cost(c, self.options.optimise, by_rows=True))
+
+    def _lean_choice(self, fastest: KernelChoice, able: Sequence[KernelChoice]) -> KernelChoice:
+        """The kernel with the least scratch that works row by row, if it takes at most twice the instructions."""
+        slowest = 2 * fastest.instructions
+        fitting = [c for c in able if c.row_function and c.instructions <= slowest]
+        return min(fitting, key=lambda c: (row_scratch_bytes(c), c.instructions), default=fastest)
 
 
-def _leaner(
-    start: Schedule,
-    overrides: Overrides,
-    planned: Callable[[Overrides], Schedule],
-    able: Mapping[str, Sequence[KernelChoice]],
-    streamed: set[str],
-) -> Schedule:
-    """The schedule with kernels of less scratch where they shrink RAM, be it only several of them together."""
-    best, start_of = start, overrides.kernels
-    for name in able:
-        for choice in able[name]:
-            held = overrides.kernels[name]
-            slow = choice.instructions > _SLOWEST * start_of[name].instructions
-            if name in streamed or slow or choice.scratch_bytes >= held.scratch_bytes:
-                continue
-            trial = replace(overrides, kernels={**overrides.kernels, name: choice})
-            found = planned(trial)
-            if (_size(found), _at_the_end(found)) < (_size(best), _at_the_end(best)):
-                best, overrides = found, trial
-    return best if _size(best) < _size(start) else start
+def _live(s: Schedule) -> list[int]:
+    """Bytes in use during each segment; bytes that two buffers share count once."""
+    found: list[int] = []
+    buffers = sorted((*s.plan.buffers, *s.plan.inputs), key=lambda b: b.offset)
+    for segment in s.segments:
+        total = end = 0
+        for b in buffers:
+            if b.first <= segment.index <= b.last:
+                total += max(0, b.end - max(b.offset, end))
+                end = max(end, b.end)
+        found.append(total)
+    return found
 
 
-def _parts(chains: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    """Every chain, and its parts of two to ``_LONGEST`` nodes."""
-    for chain in chains:
-        for size in range(2, min(_LONGEST, len(chain) - 1) + 1):
-            for start in range(len(chain) - size + 1):
-                yield chain[start : start + size]
-        yield chain
+def _ends(s: Schedule) -> list[int]:
+    """The last byte in use during each segment."""
+    buffers = (*s.plan.buffers, *s.plan.inputs)
+    return [max((b.end for b in buffers if b.first <= x.index <= b.last), default=0) for x in s.segments]
 
 
 def _at_the_end(s: Schedule) -> int:
     """Segments during which the last byte of the arena is in use: each of them keeps it from shrinking."""
-    buffers = (*s.plan.buffers, *s.plan.inputs)
-    ends = [max((b.offset + b.bytes for b in buffers if b.first <= x.index <= b.last), default=0) for x in s.segments]
+    ends = _ends(s)
     return ends.count(max(ends))
 
 
 def _fullest(s: Schedule) -> set[str]:
-    """Nodes of the segments during which most bytes are live."""
-    buffers = (*s.plan.buffers, *s.plan.inputs)
-    live = [sum(b.bytes for b in buffers if b.first <= x.index <= b.last) for x in s.segments]
-    peak = max(live)
-    return {c.node.name for x, n in zip(s.segments, live, strict=True) if n == peak for c in x.calls}
-
-
-def _lean_choice(fastest: KernelChoice, able: list[KernelChoice]) -> KernelChoice:
-    """The kernel with the least scratch that works row by row, if it takes at most twice the instructions."""
-    slowest = 2 * fastest.instructions
-    fitting = [c for c in able if c.row_function and c.instructions <= slowest]
-    return min(fitting, key=lambda c: (c.scratch_bytes, c.instructions), default=fastest)
-
-
-def _row_choice(chosen: KernelChoice, able: Sequence[KernelChoice]) -> KernelChoice:
-    """The chosen kernel, or the quickest that can work row by row where it can't."""
-    rows = [c for c in able if c.row_function]
-    return chosen if chosen.row_function or not rows else min(rows, key=lambda c: c.instructions)
+    """Nodes of the segments during which most bytes, or the last byte of the arena, are in use."""
+    live, ends = _live(s), _ends(s)
+    full = (a == max(live) or b == max(ends) for a, b in zip(live, ends, strict=True))
+    return {c.node.name for x, is_full in zip(s.segments, full, strict=True) if is_full for c in x.calls}

@@ -10,7 +10,6 @@ import math
 import numpy as np
 
 from projgen.ir.graph import Graph
-from projgen.ir.types import DType
 from projgen.schedule import stream
 from projgen.schedule.records import ALIGN, ArenaPlan, Buffer, Kind, Phase, Schedule, Segment
 
@@ -72,13 +71,16 @@ def check_memory(plan: ArenaPlan) -> None:
             together = range(max(a.first, b.first), min(a.last, b.last) + 1)
             if not _overlap(a, b) or not together:
                 continue
-            handed_over = any(
-                (new.name, old.name) in plan.overlays and new.first == old.last for new, old in ((a, b), (b, a))
-            )
+            handed_over = [
+                old.offset - new.offset - lead
+                for new, old in ((a, b), (b, a))
+                for new_name, old_name, lead in plan.overlays
+                if (new.name, old.name) == (new_name, old_name) and new.first == old.last
+            ]
             if not handed_over or len(together) > 1:
                 raise ScheduleError(f"buffers {a.name!r} and {b.name!r} live at the same time and share bytes")
-            if a.offset != b.offset:
-                raise ScheduleError(f"buffers {a.name!r} and {b.name!r} overlay each other at different offsets")
+            if handed_over != [0]:
+                raise ScheduleError(f"buffers {a.name!r} and {b.name!r} overlay each other at the wrong distance")
     if plan.arena_bytes < plan.lower_bound:
         raise ScheduleError(f"arena of {plan.arena_bytes} bytes below the bound {plan.lower_bound}")
 
@@ -104,9 +106,9 @@ def _check_places(schedule: Schedule) -> None:
             buffer = schedule.plan[root]
             if not buffer.first <= segment.index <= buffer.last:
                 raise ScheduleError(f"segment {segment.name!r} reads {value!r} outside its lifetime")
-    for new, old in schedule.plan.overlays:
+    for new, old, lead in schedule.plan.overlays:
         segment = next(s for s in schedule.segments if s.output == new)
-        if old not in {lowered.views[v].root for v in segment.in_place}:
+        if (old, lead) not in {(lowered.views[v].root, allowed) for v, allowed in segment.in_place.items()}:
             raise ScheduleError(f"{new!r} is laid over {old!r}, which segment {segment.name!r} does not allow")
 
 
@@ -125,30 +127,59 @@ def _check_tables(graph: Graph, segment: Segment) -> None:
 
 
 def _check_rows(schedule: Schedule, segment: Segment) -> None:
-    """Each row a window reads is still in its ring, and an overlay never destroys a row that is read later."""
-    graph = schedule.graph
-    out = graph.type(segment.output)
-    out_height = int(out.shape[0])
-    stages = segment.rings
-    if len(stages) != len(segment.calls):
-        raise ScheduleError(f"segment {segment.name!r} has {len(stages)} rings for {len(segment.calls)} calls")
-    for ring in stages:
-        if ring.depth and ring.stride < ring.row_bytes:
-            raise ScheduleError(f"rows of {ring.value!r} overlap in their ring")
-    newest = [-1] * len(stages)
-    for stage, row in stream.ticks(stages, out_height):
-        if stage >= 0:
-            ring = stages[stage]
-            for tap in range(ring.kernel):
-                read = row * ring.step - ring.pad_top + tap * ring.dilation
+    """Each row that a call reads is still in its ring, and no map is overwritten where it is still read."""
+    made = segment.stages
+    if len(made) != len(segment.calls):
+        raise ScheduleError(f"segment {segment.name!r} has {len(made)} stages for {len(segment.calls)} calls")
+    for i, fed in enumerate(made):
+        for ring in fed.feeds:
+            if ring.depth and ring.stride < ring.row_bytes:
+                raise ScheduleError(f"rows of {ring.value!r} overlap in their ring")
+            together = made[ring.producer].rows if ring.producer >= 0 else 1
+            if ring is fed.residual:
+                together = math.lcm(together, fed.rows)
+            if (ring.depth % together or (together > 1 and ring.stride != ring.row_bytes)) and ring.depth < ring.height:
+                raise ScheduleError(f"rows of {ring.value!r} are split where a call needs {together} side by side")
+            if ring.producer >= i:
+                raise ScheduleError(f"stage {i} of segment {segment.name!r} reads what stage {ring.producer} makes")
+    rows = [0] * len(made)
+    out_height = int(schedule.graph.type(segment.output).shape[0])
+    for stage, row in stream.ticks(made, out_height):
+        for ring in made[stage].feeds:
+            for read in ring.reads(row):
                 outside = not 0 <= read < ring.height
                 if outside and not ring.padded:
                     raise ScheduleError(f"row {read} of {ring.value!r} is read without padding")
-                if not outside and ring.depth and not newest[stage] - ring.depth < read <= newest[stage]:
+                newest = rows[ring.producer] if ring.producer >= 0 else ring.height
+                if not outside and not newest - (ring.depth or ring.height) <= read < newest:
                     raise ScheduleError(f"row {read} of {ring.value!r} is not in its ring of {ring.depth}")
-        if stage + 1 < len(stages):
-            newest[stage + 1] = row
-    if (segment.output, stages[0].value) in schedule.plan.overlays:
-        row_bytes = math.prod(out.step_shape[1:]) * DType(out.dtype).bytes
-        if not stream.overlay_is_safe(stages, out_height, row_bytes):
-            raise ScheduleError(f"segment {segment.name!r} overwrites rows of its input that it still needs")
+        rows[stage] += made[stage].rows
+    for new, old, lead in schedule.plan.overlays:
+        if new == segment.output:
+            _check_overwriting(schedule, segment, old, lead)
+
+
+def _check_overwriting(schedule: Schedule, segment: Segment, old: str, lead: int) -> None:
+    """No byte of a map below the output is written before its last read, byte by byte: a call may write only over the
+    rows of its own residual, each where it lies."""
+    out = schedule.graph.type(segment.output)
+    out_row, last = stream.row_bytes(out), len(segment.stages) - 1
+    calls = list(stream.ticks(segment.stages, int(out.shape[0])))
+    last_read: dict[int, int] = {}  # row of the map: the call
+    height = width = 0
+    for now, (stage, row) in enumerate(calls):
+        for ring in segment.stages[stage].feeds:
+            if ring.producer < 0 and schedule.lowered.views[ring.value].root == old:
+                height, width = ring.height, ring.row_bytes
+                last_read.update((read, now) for read in ring.reads(row) if 0 <= read < ring.height)
+    for now, (stage, row) in enumerate(calls):
+        if stage < last:
+            continue
+        residual = segment.stages[last].residual
+        own = set()
+        if residual is not None and residual.value == old and "residual" in segment.calls[last].choice.in_place:
+            own = {r for r in residual.reads(row) if lead + r * width == r * out_row}
+        begin, end = row * out_row - lead, (row + segment.stages[last].rows) * out_row - lead
+        for read in range(max(0, begin // width), min(height, -(-end // width))):
+            if last_read.get(read, -1) >= now and not (read in own and last_read[read] == now):
+                raise ScheduleError(f"segment {segment.name!r} overwrites row {read} of {old!r}, which it still needs")

@@ -34,6 +34,19 @@ PG_INLINE void pg_conv2d_mve_clear(const pg_conv2d_mve_params *p, void *lines, b
     pg_conv_mve_fill(lines, pg_conv_mve_word(p->window.zero_point, wide), p->lines.count * p->lines.bytes);
 }
 
+/* The sides of the first kernel_h lines hold the zero point. */
+PG_INLINE void pg_conv2d_mve_sides(const pg_conv2d_mve_params *p, void *lines, bool wide) {
+    const uint32_t word = pg_conv_mve_word(p->window.zero_point, wide);
+    const int32_t left = p->window.pad_left * p->lines.pitch;
+    const int32_t inside = p->lines.columns * p->lines.pitch;
+    int8_t *line = (int8_t *)lines;
+    for (int32_t ky = 0; ky < p->window.kernel_h; ++ky) {
+        pg_conv_mve_fill(line, word, left);
+        pg_conv_mve_fill(line + left + inside, word, p->lines.bytes - left - inside);
+        line += p->lines.bytes;
+    }
+}
+
 /* Channels first .. first + count - 1 of a row of the map (NULL: padding) to a line. */
 PG_INLINE void pg_conv2d_mve_load(const pg_conv2d_mve_params *p, void *line, const void *row, int32_t first,
                                   int32_t count, bool wide) {
@@ -132,13 +145,13 @@ PG_KERNEL void pg_conv2d_mve(const pg_conv2d_mve_params *p, pg_conv_mve_run *run
 
 /* One row of a streamed segment. */
 PG_KERNEL void pg_conv2d_mve_row(const pg_conv2d_mve_params *p, pg_conv_mve_run *run, const void *rows,
-                                 void *y, void *scratch) {
+                                 const int8_t *residual, void *y, void *scratch) {
     const int32_t inputs = p->window.in_c / p->groups;
     const void *lines[PG_CONV2D_MVE_ROWS];
-    pg_conv2d_mve_clear(p, scratch, p->block.x_wide);
+    pg_conv2d_mve_sides(p, scratch, p->block.x_wide);
     for (int32_t group = 0; group < p->groups; ++group) {
         pg_conv2d_mve_streamed(p, scratch, rows, group * inputs, inputs, lines);
-        pg_conv2d_mve_blocks(p, run, lines, group, NULL, y);
+        pg_conv2d_mve_blocks(p, run, lines, group, residual, y);
     }
 }
 
@@ -220,12 +233,13 @@ PG_KERNEL void pg_conv2d_mve_gathered(const pg_conv2d_mve_params *p, pg_conv_mve
 
 /* One row of a streamed segment. */
 PG_KERNEL void pg_conv2d_mve_gathered_row(const pg_conv2d_mve_params *p, pg_conv_mve_run *run,
-                                          pg_conv_mve_gather *gather, const void *rows, void *y,
-                                          void *scratch) {
+                                          pg_conv_mve_gather *gather, const void *rows,
+                                          const int8_t *residual, void *y, void *scratch) {
     int8_t *operand = (int8_t *)scratch;
     int8_t *memory = pg_conv2d_mve_memory(p, scratch);
     const void *lines[PG_CONV2D_MVE_ROWS];
-    pg_conv2d_mve_clear(p, memory, p->block.x_wide);
+    (void)residual;
+    pg_conv2d_mve_sides(p, memory, p->block.x_wide);
     pg_conv2d_mve_streamed(p, memory, rows, 0, p->window.in_c, lines);
     const int32_t pending = pg_conv2d_mve_windows(p, run, gather, lines, operand, 0, &y);
     pg_conv2d_mve_rest(p, run, operand, pending, y);

@@ -101,4 +101,14 @@ PG_KERNEL void pg_pointwise_dsp_s16_s16_row(const pg_pointwise_dsp_params *p, co
     pg_pointwise_dsp(p, p->row_pixels, rows[0], true, y, true, scratch, block);
 }
 
+PG_KERNEL void pg_pointwise_dsp_residual_s8_row(const pg_pointwise_dsp_params *p, const int8_t *const *rows,
+                                                int8_t *y, void *scratch, pg_conv_dsp_block *block) {
+    pg_pointwise_dsp_sum(p, p->row_pixels, rows[0], false, y, false, true, scratch, block);
+}
+
+PG_KERNEL void pg_pointwise_dsp_residual_s16_row(const pg_pointwise_dsp_params *p, const int16_t *const *rows,
+                                                 int8_t *y, void *scratch, pg_conv_dsp_block *block) {
+    pg_pointwise_dsp_sum(p, p->row_pixels, rows[0], true, y, false, true, scratch, block);
+}
+
 #endif /* PG_POINTWISE_DSP_H */

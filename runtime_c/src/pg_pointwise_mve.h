@@ -56,9 +56,9 @@ PG_KERNEL void pg_pointwise_mve(const pg_pointwise_mve_params *p, pg_conv_mve_ru
 
 /* One row of a streamed segment: rows holds one pointer to a row of x's type. */
 PG_KERNEL void pg_pointwise_mve_row(const pg_pointwise_mve_params *p, pg_conv_mve_run *run, const void *rows,
-                                    void *y, void *scratch) {
+                                    const int8_t *residual, void *y, void *scratch) {
     const void *row = pg_window_streamed_row(rows, 0, p->block.x_wide);
-    pg_pointwise_mve_pixels(p, run, row, NULL, y, scratch, p->row_pixels);
+    pg_pointwise_mve_pixels(p, run, row, residual, y, scratch, p->row_pixels);
 }
 
 #endif /* PG_POINTWISE_MVE_H */

@@ -27,20 +27,22 @@ typedef struct {
 typedef struct {
     const uint32_t *stream; /* start values, transformed weights and multipliers in reading order */
     pg_winograd_rows row;
-    int32_t columns;            /* of a padded row */
+    int32_t columns;            /* of a padded copy of a row; 0: rows are read where they lie */
     int32_t kernel_h, stride_h; /* where rows are transformed one by one */
     int32_t parts;              /* of a transformed row, each as many words as channels */
+    int32_t chunk;              /* of two dimensions: output columns whose inputs are transformed at once */
     int32_t out_h, out_w, out_c;
     int32_t out_bytes; /* of an element: 1 or 2 */
     pg_winograd_out out;
 } pg_winograd_params;
 
 /* Blocks: two tiles through all outputs, from their operand or from one pointer a row; the input transforms,
- * of four padded rows, of two tiles from those, and of one padded row. */
+ * of some columns of four rows (skip: bytes from a plane's last to the next plane's first), of two tiles from
+ * those, and of one padded row. */
 typedef void pg_winograd_tiles(const uint32_t *v, const uint32_t *stream, void *y, const pg_winograd_out *p);
 typedef void pg_winograd_rows_tiles(const uint32_t *const *rows, const uint32_t *stream, void *y,
                                     const pg_winograd_out *p);
-typedef void pg_winograd_down(const void *const *rows, uint32_t *t);
+typedef void pg_winograd_down(const void *const *rows, uint32_t *t, int32_t columns, int32_t skip);
 typedef void pg_winograd_across(const uint32_t *t, uint32_t *v);
 typedef void pg_winograd_along(const void *row, uint32_t *v);
 
@@ -100,6 +102,13 @@ PG_KERNEL void pg_winograd_row(const pg_winograd_rows *p, const int8_t *x, int32
     }
 }
 
+/* The sides of padded copies of rows. */
+PG_INLINE void pg_winograd_sides(const pg_winograd_params *p, int8_t *to, int32_t rows) {
+    const pg_winograd_rows *row = &p->row;
+    pg_fill_sides(to, row->zero_point, rows, p->columns * row->wide, row->left * row->wide,
+                  row->width * row->wide, row->bytes == 2);
+}
+
 /* Halfword by halfword. */
 PG_INLINE uint32_t pg_winograd_add(uint32_t a, uint32_t b) {
     return pg_conv_dsp_word(pg_conv_dsp_half(a, 0) + pg_conv_dsp_half(b, 0),
@@ -123,56 +132,129 @@ PG_INLINE uint32_t pg_winograd_dot(const uint32_t *a, const uint32_t *b, int32_t
     return sum;
 }
 
-/* 3x3 convolution, stride 1, F(2x2, 3x3). Two output rows at a time; the four input rows under them are kept
- * as padded copies, two of them from the step before, so y may lie over x where its rows are no longer.
+/* The transform of columns that hold the zero point alone. */
+PG_INLINE void pg_winograd2d_border(const pg_winograd_params *p, uint32_t *t, int32_t columns) {
+    const uint32_t twice = ((uint32_t)(2 * p->row.zero_point) & 0xffffu) * 0x10001u;
+    for (int32_t q = 0; q < p->row.wide / 4; ++q) {
+        for (int32_t i = 0; i < 8 * columns; i += 8) {
+            t[i] = 0;
+            t[i + 1] = 0;
+            t[i + 2] = twice;
+            t[i + 3] = twice;
+            t[i + 4] = 0;
+            t[i + 5] = 0;
+            t[i + 6] = 0;
+            t[i + 7] = 0;
+        }
+        t += 8 * (p->chunk + 2);
+    }
+}
+
+/* 3x3 convolution, stride 1, F(2x2, 3x3): two output rows, or (both false) the first, from the four rows under
+ * them, each of `width` pixels from column `left` of the windows on. Columns are transformed chunk by chunk; a
+ * chunk keeps the last two of the one before. Where y lies over the rows, `saved` takes the columns of rows 2
+ * and up that the next call reads, before they are overwritten: a row of the map for each row of padding above.
  * residual: y holds what the block adds.
- * Scratch, in padded rows of columns * wide bytes: 4, transformed rows 8; operand 64 * wide bytes; outputs of
- * two tiles. */
-PG_INLINE void pg_winograd2d_sum(const pg_winograd_params *p, const void *x, void *to, bool residual,
-                                 void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
-                                 pg_winograd_across *across) {
-    const int32_t area = p->columns * p->row.wide;
-    const int32_t pitch = area * p->row.bytes;
-    int8_t *rows = (int8_t *)scratch;
-    uint32_t *transformed = (uint32_t *)scratch + pitch;
-    uint32_t *operand = transformed + 2 * area;
-    int8_t *spill = (int8_t *)(operand + 16 * p->row.wide);
-    int8_t *y = (int8_t *)to;
+ * Scratch: transformed columns, 8 * (chunk + 2) * wide bytes; operand, 64 * wide bytes; outputs of two tiles
+ * where rows or columns don't fill the last. */
+PG_KERNEL void pg_winograd2d_pair(const pg_winograd_params *p, const int8_t *const *rows, int32_t width,
+                                  int32_t left, int8_t *saved, int8_t *y, bool both, bool residual,
+                                  void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
+                                  pg_winograd_across *across) {
+    const int32_t chunk = p->chunk;
+    const int32_t plane = 8 * (chunk + 2);
+    const int32_t place = p->row.wide * p->row.bytes;
     const int32_t pixel = p->out_c * p->out_bytes;
     const int32_t length = p->out_w * pixel;
+    uint32_t *t = (uint32_t *)scratch;
+    uint32_t *operand = t + plane * (p->row.wide / 4);
+    int8_t *spill = (int8_t *)(operand + 16 * p->row.wide);
     const pg_winograd_out beside = {4 * pixel, p->out.zero_point, p->out.low, p->out.high};
-    int32_t next = 0;
-    pg_fill(rows, p->row.zero_point, 4 * area, p->row.bytes == 2);
-    for (int32_t oy = 0; oy < p->out_h; oy += 2) {
-        const void *window[4];
-        for (; next < oy + 4; ++next) {
-            pg_winograd_row(&p->row, (const int8_t *)x, next, rows + next % 4 * pitch);
+    for (int32_t ox = 0; ox < p->out_w; ox += chunk) {
+        const int32_t kept = ox > 0 ? 2 : 0;
+        const int32_t begin = ox - left + kept; /* columns of the map, from the first that is not there yet */
+        const int32_t end = ox - left + chunk + 2;
+        const int32_t first = begin >= 0 ? begin : end < 0 ? end : 0;
+        const int32_t last = end < width ? end : width > first ? width : first;
+        for (int32_t q = 0; q < p->row.wide / 4 && kept > 0; ++q) {
+            pg_conv_dsp_copy(t + q * plane, t + q * plane + 8 * chunk, 64);
         }
-        for (int32_t i = 0; i < 4; ++i) {
-            window[i] = rows + (oy + i) % 4 * pitch;
+        pg_winograd2d_border(p, t + 8 * kept, first - begin);
+        pg_winograd2d_border(p, t + 8 * (kept + last - begin), end - last);
+        if (last > first) {
+            const void *at[4];
+            for (int32_t i = 0; i < 4; ++i) {
+                at[i] = rows[i] + first * place;
+            }
+            down(at, t + 8 * (kept + first - begin), last - first, 4 * plane - 32 * (last - first));
         }
-        down(window, transformed);
-        for (int32_t ox = 0; ox < p->out_w; ox += 4) {
-            const int32_t left = p->out_w - ox;
-            across(transformed + 8 * ox, operand);
-            if (left >= 4 && oy + 1 < p->out_h) {
-                block(operand, p->stream, y + ox * pixel, &p->out);
+        for (int32_t i = 0; i < p->row.top && saved != NULL; ++i) {
+            pg_conv_dsp_copy(saved + (i * width + first) * place, rows[i + 2] + first * place,
+                             (last - first) * place);
+        }
+        for (int32_t tile = 0; tile < chunk && ox + tile < p->out_w; tile += 4) {
+            const int32_t pixels = p->out_w - ox - tile;
+            int8_t *to = y + (ox + tile) * pixel;
+            across(t + 8 * tile, operand);
+            if (pixels >= 4 && both) {
+                block(operand, p->stream, to, &p->out);
             } else {
-                const size_t bytes = (size_t)((left < 4 ? left : 4) * pixel);
+                const size_t bytes = (size_t)((pixels < 4 ? pixels : 4) * pixel);
                 if (residual) {
-                    memcpy(spill, y + ox * pixel, bytes);
+                    memcpy(spill, to, bytes);
                 }
-                if (residual && oy + 1 < p->out_h) {
-                    memcpy(spill + 4 * pixel, y + ox * pixel + length, bytes);
+                if (residual && both) {
+                    memcpy(spill + 4 * pixel, to + length, bytes);
                 }
                 block(operand, p->stream, spill, &beside);
-                memcpy(y + ox * pixel, spill, bytes);
-                if (oy + 1 < p->out_h) {
-                    memcpy(y + ox * pixel + length, spill + 4 * pixel, bytes);
+                memcpy(to, spill, bytes);
+                if (both) {
+                    memcpy(to + length, spill + 4 * pixel, bytes);
                 }
             }
         }
-        y += 2 * length;
+    }
+}
+
+/* The scratch after what a pair of rows needs. */
+PG_INLINE int8_t *pg_winograd2d_rows(const pg_winograd_params *p, void *scratch) {
+    const bool spills = p->out_w % 4 > 0 || p->out_h % 2 > 0;
+    const int32_t spill = spills ? 8 * p->out_c * p->out_bytes : 0;
+    return (int8_t *)scratch + (8 * (p->chunk + 2) + 64) * p->row.wide + (spill + 3) / 4 * 4;
+}
+
+/* A whole map. Scratch, after what a pair needs: four padded copies of rows, two of them kept from the pair
+ * before; or, where rows are read where they lie, a row of padding and, for y over x, p->row.top rows. */
+PG_INLINE void pg_winograd2d_sum(const pg_winograd_params *p, const void *x, void *to, bool residual,
+                                 void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
+                                 pg_winograd_across *across) {
+    const pg_winograd_rows *row = &p->row;
+    const int32_t pitch = (p->columns > 0 ? p->columns : row->width) * row->wide * row->bytes;
+    int8_t *memory = pg_winograd2d_rows(p, scratch);
+    int8_t *saved = p->columns == 0 && !residual && x == to ? memory + pitch : NULL;
+    int8_t *y = (int8_t *)to;
+    int32_t next = 0;
+    pg_fill(memory, row->zero_point, (p->columns > 0 ? 4 : 1) * pitch / row->bytes, row->bytes == 2);
+    for (int32_t oy = 0; oy < p->out_h; oy += 2) {
+        const int8_t *rows[4];
+        for (; next < oy + 4 && p->columns > 0; ++next) {
+            pg_winograd_row(row, (const int8_t *)x, next, memory + next % 4 * pitch);
+        }
+        for (int32_t i = 0; i < 4; ++i) {
+            const int32_t r = oy + i - row->top;
+            if (p->columns > 0) {
+                rows[i] = memory + (oy + i) % 4 * pitch;
+            } else if (r < 0 || r >= row->height) {
+                rows[i] = memory;
+            } else if (saved != NULL && i < row->top) {
+                rows[i] = saved + i * pitch;
+            } else {
+                rows[i] = (const int8_t *)x + r * pitch;
+            }
+        }
+        pg_winograd2d_pair(p, rows, p->columns > 0 ? p->columns : row->width, p->columns > 0 ? 0 : row->left,
+                           saved, y, oy + 1 < p->out_h, residual, scratch, block, down, across);
+        y += 2 * p->out_w * p->out_c * p->out_bytes;
     }
 }
 
@@ -186,6 +268,41 @@ PG_KERNEL void pg_winograd2d_residual_map(const pg_winograd_params *p, const voi
                                           pg_winograd_tiles *block, pg_winograd_down *down,
                                           pg_winograd_across *across) {
     pg_winograd2d_sum(p, x, y, true, scratch, block, down, across);
+}
+
+/* Two rows of a streamed segment: rows is an array of four pointers to rows of x's type. */
+PG_INLINE void pg_winograd2d_streamed(const pg_winograd_params *p, const void *rows, void *y, bool residual,
+                                      void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
+                                      pg_winograd_across *across) {
+    const bool wide = p->row.bytes == 2;
+    const int32_t area = p->columns * p->row.wide;
+    int8_t *memory = pg_winograd2d_rows(p, scratch);
+    const int8_t *window[4];
+    if (area > 0) {
+        pg_winograd_sides(p, memory, 4);
+    }
+    for (int32_t i = 0; i < 4; ++i) {
+        window[i] = (const int8_t *)pg_window_streamed_row(rows, i, wide);
+        if (area > 0) {
+            int8_t *copy = memory + i * area * p->row.bytes;
+            pg_winograd_copy(&p->row, window[i], copy);
+            window[i] = copy;
+        }
+    }
+    pg_winograd2d_pair(p, window, area > 0 ? p->columns : p->row.width, area > 0 ? 0 : p->row.left, NULL,
+                       (int8_t *)y, true, residual, scratch, block, down, across);
+}
+
+PG_KERNEL void pg_winograd2d_map_row(const pg_winograd_params *p, const void *rows, void *y, void *scratch,
+                                     pg_winograd_tiles *block, pg_winograd_down *down,
+                                     pg_winograd_across *across) {
+    pg_winograd2d_streamed(p, rows, y, false, scratch, block, down, across);
+}
+
+PG_KERNEL void pg_winograd2d_residual_map_row(const pg_winograd_params *p, const void *rows, void *y,
+                                              void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
+                                              pg_winograd_across *across) {
+    pg_winograd2d_streamed(p, rows, y, true, scratch, block, down, across);
 }
 
 /* One output row from the transformed rows under it; spill holds the outputs of two tiles. */
@@ -240,7 +357,7 @@ PG_KERNEL void pg_winograd_rows_map_row(const pg_winograd_params *p, const void 
     uint32_t *ring = (uint32_t *)scratch + p->columns * p->row.wide * p->row.bytes / 4;
     const bool wide = p->row.bytes == 2;
     const uint32_t *window[3];
-    pg_fill(padded, p->row.zero_point, p->columns * p->row.wide, wide);
+    pg_winograd_sides(p, padded, 1);
     for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
         window[ky] = ring + ky * words;
         pg_winograd_copy(&p->row, (const int8_t *)pg_window_streamed_row(rows, ky, wide), padded);

@@ -24,6 +24,7 @@ from projgen.ir.graph import Graph, Node
 from projgen.ir.interpreter import trace_integer
 from projgen.kernels.record import Field, KernelChoice, KernelDef, TableRef
 from projgen.ops.record import Sample
+from projgen.schedule.records import row_scratch_bytes
 from projgen.targets import load_target
 
 FAMILIES = ("linear", "conv", "conv_residual", "conv_transpose", "elementwise", "pool", "softmax", "shape")
@@ -144,23 +145,30 @@ class Library:
         return np.stack(results)
 
     def _run_rows(self, name: str, case: Case) -> Array:
-        """A convolution, one output row at a time from row pointers; rows outside the map hold the zero point."""
-        attrs, out = case.node.attrs, case.graph.type(case.node.output)
+        """A convolution, a few output rows at a time from row pointers; rows outside the map hold the zero point.
+
+        A residual lies beside the output, and in it where the kernel allows that.
+        """
+        attrs, out, count = case.node.attrs, case.graph.type(case.node.output), case.choice.rows
         assert isinstance(attrs, Conv2d)
-        kernel = case.graph.data(case.node, "w").shape[1]
+        kernel = case.graph.data(case.node, "w").shape[1] + (count - 1) * attrs.stride[0]
         zero_point = case.node.numerics.input_zero_point  # type: ignore[union-attr]
-        scratch = _Buffer(case.choice.scratch_bytes)
+        scratch = _Buffer(row_scratch_bytes(case.choice))
+        residuals = case.inputs[1] if "residual" in case.node.inputs else None
         results = []
-        for x in case.inputs[0]:
+        for n, x in enumerate(case.inputs[0]):
             outside = np.full(x.shape[1:], zero_point, x.dtype)
-            for oy in range(out.step_shape[0]):
+            for oy in range(0, out.step_shape[0], count):
                 above = oy * attrs.stride[0] - attrs.padding[0]
                 taps = [above + ky * attrs.dilation[0] for ky in range(kernel)]
                 rows = [_Buffer.of(x[iy] if 0 <= iy < len(x) else outside) for iy in taps]
-                y = _Buffer(out.nbytes // out.step_shape[0])
+                y = _Buffer(out.nbytes // out.step_shape[0] * count)
+                added = _Buffer(0) if residuals is None else _Buffer.of(residuals[n, oy : oy + count])
+                if residuals is not None and oy // count % 2 and "residual" in case.choice.in_place:
+                    y = added
                 pointers = (ctypes.c_void_p * kernel)(*(r.pointer for r in rows))
-                self._call(f"{name}_row", pointers, y.pointer, scratch.pointer)
-                for buffer in (*rows, y, scratch):
+                self._call(f"{name}_row", pointers, added.pointer, y.pointer, scratch.pointer)
+                for buffer in (*rows, added, y, scratch):
                     buffer.check(case.label)
                 results.append(np.frombuffer(y.bytes, out.dtype.value))
         return np.concatenate(results).reshape(case.expected.shape)
@@ -220,6 +228,8 @@ def _view(name: str, case: Case) -> dict[str, object]:
         "tables": tables,
         "inputs": len(case.inputs),
         "scratch": choice.scratch_bytes > 0,
+        "row_scratch": row_scratch_bytes(choice) > 0,
+        "residual": "residual" in case.node.inputs,
         "state": choice.state_bytes > 0,
         "accumulates": case.accumulates,
     }
