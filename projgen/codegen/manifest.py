@@ -68,9 +68,7 @@ def manifest(schedule: Schedule, options: CompileOptions, digest: str, notes: No
                 "phase": s.phase.value,
                 "nodes": [c.node.name for c in s.calls],
                 "in_place": any(new == s.output for new, *_ in plan.overlays),
-                "rings": [
-                    {"value": r.value, "rows": r.depth, "bytes": r.ring_bytes, "lag": r.lag} for r in s.rings
-                ],
+                "rings": [{"value": r.value, "rows": r.depth, "bytes": r.ring_bytes, "lag": r.lag} for r in s.rings],
             }
             for s in schedule.segments
         ],

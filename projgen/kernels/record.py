@@ -92,8 +92,7 @@ class KernelChoice:
         scratch_bytes, state_bytes: exact; scratch is 16-byte aligned, lives only during the call.
         in_place: input roles whose buffer the output may overwrite.
         instructions: predicted for one call (one step).
-        row_function: the C function for rows of a streamed segment ("" where there is none); it takes the same parameter
-            struct and scratch.
+        row_function: the C function for rows of a streamed segment ("" where there is none), with the same struct.
         rows: output rows that one call of it computes; the map's height is a multiple.
         row_instructions: predicted for a whole map row by row (0: as for one call).
         row_scratch_bytes: scratch of the row function (None: the same).

@@ -25,7 +25,7 @@ def align(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What must be placed: ``overlays`` are (new, old, lead): they may share bytes where old lies lead bytes after new."""
+    """What must be placed; ``overlays`` are (new, old, lead): they share bytes where old lies lead bytes after new."""
 
     buffers: tuple[Buffer, ...]
     overlays: frozenset[Overlay]

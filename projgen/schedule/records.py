@@ -275,8 +275,8 @@ class ArenaPlan:
     Attributes:
         buffers: regions inside ``arena_bytes``.
         inputs: where each graph input may lie in an arena of ``with_input_bytes``; the run may then overwrite it.
-        overlays: (new, old, lead): buffers that may share bytes as ``new`` is written in place over ``old``, whose first
-            byte lies ``lead`` bytes after that of ``new``.
+        overlays: (new, old, lead): buffers that may share bytes as ``new`` is written in place over ``old``, ``lead``
+            bytes before it.
         lower_bound: most bytes live at once; no plan of these segments can be smaller.
         state_offsets: part of each recurrent node in the state, by node name.
         counter_offset: where the state counts steps (int32) for a mean over time; None where nothing needs it.

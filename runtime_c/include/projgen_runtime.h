@@ -147,9 +147,10 @@ PG_INLINE void pg_fill(void *y, int32_t value, int32_t count, bool wide) {
     }
 }
 
-/* The elements of `rows` rows of pitch elements that lie outside columns left .. left + inside - 1, set to value. */
-PG_INLINE void pg_fill_sides(void *to, int32_t value, int32_t rows, int32_t pitch, int32_t left, int32_t inside,
-                             bool wide) {
+/* The elements of `rows` rows of pitch elements that lie outside columns left .. left + inside - 1, set to
+ * value. */
+PG_INLINE void pg_fill_sides(void *to, int32_t value, int32_t rows, int32_t pitch, int32_t left,
+                             int32_t inside, bool wide) {
     for (int32_t i = 0; i < rows; ++i) {
         pg_fill(to, value, left, wide);
         pg_fill(pg_at_mutable(to, left + inside, wide), value, pitch - left - inside, wide);

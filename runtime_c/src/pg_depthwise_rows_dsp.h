@@ -61,7 +61,8 @@ PG_KERNEL void pg_depthwise_rows_dsp(const pg_depthwise_rows_dsp_params *p, cons
 PG_KERNEL void pg_depthwise_rows_dsp_row(const pg_depthwise_rows_dsp_params *p, const int8_t *const *rows,
                                          int8_t *y, void *scratch, pg_depthwise_rows_dsp_block *block) {
     const pg_window *g = &p->window;
-    pg_fill_sides(scratch, g->zero_point, g->kernel_h, p->pitch, g->pad_left * g->in_c, g->in_w * g->in_c, false);
+    pg_fill_sides(scratch, g->zero_point, g->kernel_h, p->pitch, g->pad_left * g->in_c, g->in_w * g->in_c,
+                  false);
     pg_depthwise_rows_dsp_line(p, rows, NULL, 0, y, (int8_t *)scratch, block);
 }
 

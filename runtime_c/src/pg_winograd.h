@@ -150,13 +150,12 @@ PG_INLINE void pg_winograd2d_border(const pg_winograd_params *p, uint32_t *t, in
     }
 }
 
-/* 3x3 convolution, stride 1, F(2x2, 3x3): two output rows, or (both false) the first, from the four rows under
- * them, each of `width` pixels from column `left` of the windows on. Columns are transformed chunk by chunk; a
- * chunk keeps the last two of the one before. Where y lies over the rows, `saved` takes the columns of rows 2
- * and up that the next call reads, before they are overwritten: a row of the map for each row of padding above.
- * residual: y holds what the block adds.
- * Scratch: transformed columns, 8 * (chunk + 2) * wide bytes; operand, 64 * wide bytes; outputs of two tiles
- * where rows or columns don't fill the last. */
+/* 3x3 convolution, stride 1, F(2x2, 3x3): two output rows, or (both false) the first, from the four rows
+ * under them, each of `width` pixels from column `left` of the windows on. Columns are transformed chunk by
+ * chunk; a chunk keeps the last two of the one before. Where y lies over the rows, `saved` takes the columns
+ * of rows 2 and up that the next call reads, before they are overwritten: a row of the map for each row of
+ * padding above. residual: y holds what the block adds. Scratch: transformed columns, 8 * (chunk + 2) * wide
+ * bytes; operand, 64 * wide bytes; outputs of two tiles where rows or columns don't fill the last. */
 PG_KERNEL void pg_winograd2d_pair(const pg_winograd_params *p, const int8_t *const *rows, int32_t width,
                                   int32_t left, int8_t *saved, int8_t *y, bool both, bool residual,
                                   void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,

@@ -139,9 +139,10 @@ AROUND = (
         'base{{ " + " ~ a.offset if a.offset }}',
         "base",
     ),
-    ("padding value of a ring", "streamed", "_rows.j2", "{{ r.pad_value }}, {{ r.row }}, {{", "0, {{ r.row }}, {{"),
+    ("padding value of a ring", "streamed", "_rows.j2", "{{ p.value }}, {{ p.count }}, {{", "0, {{ p.count }}, {{"),
     ("pad rows at the bottom", "streamed", "_rows.j2", "r >= 0 && r < {{ r.height }}", "r >= 0 && r <= {{ r.height }}"),
-    ("one row over all", "streamed", "_rows.j2", "y + {{ row }} *", "y + 0 * {{ row }} *"),
+    ("one row over all", "streamed", "_rows.j2", '" + " ~ row) ~ " * "', '" + 0") ~ " * "'),
+    ("a row read before it is made", "streamed", "_rows.j2", "f.span - f.pad_top)", "f.span - f.pad_top - 1)"),
 )
 
 

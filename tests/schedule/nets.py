@@ -10,7 +10,7 @@ import numpy as np
 from projgen.ir.attrs import Conv2d, Reshape, Select
 from projgen.ir.graph import Array, Graph, Node, Port, Stage, Value
 from projgen.ir.types import DType, Quant, TensorType
-from projgen.ops import conv, linear, registry
+from projgen.ops import conv, conv_residual, linear, registry
 from projgen.ops.record import Sample
 
 
@@ -137,6 +137,23 @@ def residual(h: int = 6, w: int = 5, c: int = 4, name: str = "residual", *, tap:
     flat = net.view("reshape", Reshape((h * w * c,)), joined, (h * w * c,))
     y = net.linear(flat, 7)
     return net.graph(y, stem) if tap else net.graph(y)
+
+
+def residual_block(
+    h: int = 8, w: int = 6, c: int = 8, out: int = 8, *, stride: int = 1, before: bool = True, name: str = "block"
+) -> Graph:
+    """(table ->) conv 3x3 -> conv 3x3 that adds the block's input, or a 1x1 convolution of it (-> table)."""
+    net = Net(name)
+    x = net.input((h, w, c), perm=(1, 2, 0))
+    if before:
+        x = net.apply(sample_lut(net, x), x)
+    top, left = (int(stride == 1 or size % 2 == 1) for size in (h, w))
+    branch = net.conv(x, out, (3, 3), Conv2d((stride, stride), (top, 1, left, 1), activation="relu"))
+    side = x if stride == 1 and c == out else net.conv(x, out, (1, 1), Conv2d((stride, stride)))
+    shape = net.values[branch].type.shape
+    both = conv_residual.sample(f"{name}.sum", shape, out, (3, 3), Conv2d(padding=(1, 1, 1, 1)))  # type: ignore[arg-type]
+    y = net.apply(both, branch, side)
+    return net.graph(net.apply(sample_lut(net, y), y) if before else y)
 
 
 def add_of(net: Net, a: str, b: str) -> Sample:

@@ -15,16 +15,15 @@
 #include "conv_kernels.h"
 #include "conv_weights.h"
 
-/* 9300 MAC, 1236 bytes of constants, 660 bytes of arena.
+/* 9300 MAC, 1236 bytes of constants, 580 bytes of arena.
  *
  *     bytes of the arena   hold                             during
- *        0 .. 399          stem                             layers 0-1
- *      400 .. 408          @stem.scratch                    layers 0-0
+ *        0 .. 8            @stem.scratch                    layers 0-0
+ *       48 .. 447          stem                             layers 0-1
  *        0 .. 399          point                            layers 1-2
- *      400 .. 519          @depth_point.ring0               layers 1-1
- *      528 .. 567          @depth_point.pad0                layers 1-1
- *      576 .. 615          @depth_point.ring1               layers 1-1
- *      624 .. 659          @depth_point.scratch             layers 1-1
+ *      448 .. 487          @depth_point.pad0                layers 1-1
+ *      496 .. 535          @depth_point.ring.depth          layers 1-1
+ *      544 .. 579          @depth_point.scratch             layers 1-1
  *      400 .. 499          pool                             layers 2-3
  *        0 .. 4            fc                               layers 3-4
  */
@@ -75,40 +74,34 @@ static const pg_pointwise_params conv_1_depth_point_1_params = {
     .out = {0, -128, -128, 127},
 };
 
-/* Rows stream through; no map between the stages exists as a whole. A ring keeps the rows of one window: row r lies in
- * slot r % depth. Rows outside a map are the pad row.
- * The output is written over the input: no row is written before what lay there has been copied into ring 0.
+/* Rows stream through; no map between the stages exists as a whole. A ring keeps the rows that a call may read: row r
+ * lies in slot r % depth. Rows outside a map are a pad row.
+ * The output is written over a map that is read here and starts 48 bytes after it:
+ * no row is written before the last read of what lay there.
  *
- *   stage 0: ring of 3 rows of 40, pad row of -128   [ r | r+1 | r+2 ]   3 rows a window, 1 behind
- *   stage 1: ring of 1 rows of 40   [ r ]   1 rows a window, 0 behind
+ * stage 0: a row a call
+ *   from the map x where it lies: 3 rows a call, padding -128
+ * stage 1: a row a call
+ *   from stage 0: [ r ]   a row of 40, 1 a call, 0 behind
  */
-static PG_NOINLINE void conv_1_depth_point(
-        const int8_t *x,
-        int8_t *y,
-        int8_t *ring0,
-        int8_t *pad0,
-        int8_t *ring1,
-        void *scratch) {
+static PG_NOINLINE void conv_1_depth_point(const int8_t *x, int8_t *y, int8_t *ring0, int8_t *pad0, void *scratch) {
     const int8_t *rows0[3];
     const int8_t *rows1[1];
-    int32_t made0 = 0; /* rows that have entered ring 0 */
-    int32_t made1 = 0; /* rows that have entered ring 1 */
+    int32_t made0 = 0; /* rows of stage 0 */
     pg_fill(pad0, -128, 40, false);
     for (int32_t row = 0; row < 10; ++row) {
-        while (made1 < 10 && made1 < row + 1) {
-            while (made0 < 10 && made0 < made1 + 2) {
-                memcpy(ring0 + (made0 % 3) * 40, x + made0 * 40, 40 * sizeof *x);
-                ++made0;
-            }
+        while (made0 < row + 1) {
             for (int32_t k = 0; k < 3; ++k) {
-                const int32_t r = made1 - 1 + k;
-                rows0[k] = r >= 0 && r < 10 ? ring0 + (r % 3) * 40 : pad0;
+                const int32_t r = made0 - 1 + k;
+                rows0[k] = r >= 0 && r < 10 ? x + r * 40 : pad0;
             }
-            pg_depthwise_row_s8_s8(&conv_1_depth_point_0_params, rows0, ring1, scratch);
-            ++made1;
+            pg_depthwise_row_s8_s8(&conv_1_depth_point_0_params,
+                rows0, ring0, scratch);
+            ++made0;
         }
-        rows1[0] = ring1;
-        pg_pointwise_row_s8_s8(&conv_1_depth_point_1_params, rows1, y + row * 40);
+        rows1[0] = ring0;
+        pg_pointwise_row_s8_s8(&conv_1_depth_point_1_params,
+            rows1, y + row * 40);
     }
 }
 
@@ -168,18 +161,17 @@ int conv_run(const int8_t input[CONV_INPUT_SIZE], int8_t output[CONV_OUTPUT_SIZE
         return CONV_ERR_ALIGN;
     }
     uint8_t *const base = (uint8_t *)arena;
-    int8_t *const b0_stem = (int8_t *)(void *)(base + 0); /* stem: 400 bytes */
+    int8_t *const b0_stem = (int8_t *)(void *)(base + 48); /* stem: 400 bytes */
     int8_t *const b1_point = (int8_t *)(void *)(base + 0); /* point: 400 bytes */
     int8_t *const b2_pool = (int8_t *)(void *)(base + 400); /* pool: 100 bytes */
     int8_t *const b3_fc = (int8_t *)(void *)(base + 0); /* fc: 5 bytes */
-    conv_0_stem(input, b0_stem, base + 400);
+    conv_0_stem(input, b0_stem, base);
     conv_1_depth_point(
         b0_stem,
         b1_point,
-        (int8_t *)(void *)(base + 400),
-        (int8_t *)(void *)(base + 528),
-        (int8_t *)(void *)(base + 576),
-        base + 624);
+        (int8_t *)(void *)(base + 496),
+        (int8_t *)(void *)(base + 448),
+        base + 544);
     conv_2_pool(b1_point, b2_pool);
     conv_3_fc(b2_pool, b3_fc);
     conv_4_softmax(b3_fc, output);

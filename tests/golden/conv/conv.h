@@ -23,7 +23,7 @@ extern "C" {
 #define CONV_INPUT_SCALE 0.028660081f
 #define CONV_INPUT_ZERO_POINT (10)
 /* Where it may lie in an arena of CONV_ARENA_WITH_INPUT_BYTES bytes. */
-#define CONV_INPUT_OFFSET 416
+#define CONV_INPUT_OFFSET 448
 
 /* Output 0 "output": int8_t, shape in the framework 5, elements here in the order N. */
 #define CONV_OUTPUT_SIZE 5
@@ -32,10 +32,10 @@ extern "C" {
 
 /* Working memory, owned by the caller, needed only during a call; its contents before and after don't matter.
  * It starts at a multiple of CONV_ARENA_ALIGN. */
-#define CONV_ARENA_BYTES 660
+#define CONV_ARENA_BYTES 580
 #define CONV_ARENA_ALIGN 16
 /* With the input inside the arena, at its offset: the run then overwrites it. Elsewhere the input is only read. */
-#define CONV_ARENA_WITH_INPUT_BYTES 660
+#define CONV_ARENA_WITH_INPUT_BYTES 580
 /* State between time steps; a model without a time axis has none. */
 #define CONV_STATE_BYTES 0
 
