@@ -147,7 +147,7 @@ def plan(lowered: Lowered) -> ArenaPlan:
             if lowered.is_sequence:
                 placed = _after(placed, arena)  # noqa: PLW2901  (any number of steps may follow the arena)
             with_input = max((b.end for b in placed), default=0)
-            if best is None or (max(with_input, arena), arena) < (best.with_input_bytes, best.arena_bytes):
+            if best is None or _rank(max(with_input, arena), arena) < _rank(best.with_input_bytes, best.arena_bytes):
                 ordered = tuple(sorted(inside, key=lambda b: (b.first, b.offset, b.name)))
                 inputs = tuple(b for b in placed if b.role == "input")
                 best = ArenaPlan(
@@ -158,6 +158,11 @@ def plan(lowered: Lowered) -> ArenaPlan:
     if best is None:
         raise ValueError("no placement was tried")
     return best
+
+
+def _rank(with_input: int, arena: int) -> tuple[int, ...]:
+    """Orders plans: RAM with the input counts most, but for what aligning it costs."""
+    return align(with_input), arena, with_input
 
 
 def _after(placed: Sequence[Buffer], arena: int) -> list[Buffer]:

@@ -24,7 +24,7 @@ def print_schedule(schedule: Schedule) -> str:
         f"state {plan.state_bytes} B; constants {schedule.weight_bytes} B"
     )
     lines += _table([_buffer(buffer) for buffer in sorted((*plan.buffers, *plan.inputs), key=_position)])
-    lines += [f"  overlay {new} over {old}" for new, old in sorted(plan.overlays)]
+    lines += [f"  overlay {new} over {old}, {lead} B before it" for new, old, lead in sorted(plan.overlays)]
     lines += [f"  state of {node} : +{offset}" for node, offset in plan.state_offsets.items()]
     if plan.counter_offset is not None:
         lines.append(f"  state of the step counter : +{plan.counter_offset}")
@@ -39,12 +39,10 @@ def _segment(schedule: Schedule, segment: Segment) -> list[str]:
     rows = f" x{segment.repeats}" if segment.repeats > 1 else ""
     kept = ", last row kept" if segment.last_only else ""
     head = f"  {segment.index} {segment.phase.value} {segment.kind.value}{rows} {segment.name} : {inputs}{output}{kept}"
-    rings: Sequence[Ring | None] = segment.rings or [None] * len(segment.calls)
     lines = [head]
-    for call, ring in zip(segment.calls, rings, strict=True):
+    for i, call in enumerate(segment.calls):
         lines.append(f"      {_call(schedule, call)}")
-        if ring is not None:
-            lines.append(f"      {_ring(ring)}")
+        lines += [f"      {_ring(ring)}" for ring in (segment.stages[i].feeds if segment.stages else ())]
     return lines
 
 

@@ -58,7 +58,7 @@ def test_streamed_rows_show_their_rings() -> None:
     assert found[6] == "      ring of v0 : 1 rows of 8 B, window 1, step 1, lag 0"
     assert [line.split()[1:3] for line in found[9:]] == [
         ["pad", "@conv2d0_conv2d1.pad0"],
-        ["ring", "@conv2d0_conv2d1.ring1"],
+        ["ring", "@conv2d0_conv2d1.ring.v0"],
         ["scratch", "@conv2d0_conv2d1.scratch"],
         ["input", "in0"],
     ]
@@ -84,5 +84,5 @@ def test_overlays_are_listed() -> None:
     graph = depthwise_pointwise()
     scheduled = made(graph, tuple(n.name for n in graph.nodes if n.op == "conv2d"))
     assert scheduled.plan.overlays
-    text = print_schedule(scheduled)
-    assert all(f"  overlay {new} over {old}\n" in text for new, old in scheduled.plan.overlays)
+    text, overlays = print_schedule(scheduled), scheduled.plan.overlays
+    assert all(f"  overlay {new} over {old}, {lead} B before it\n" in text for new, old, lead in overlays)
