@@ -241,6 +241,7 @@ def _visit(importer: Importer, node: torch.fx.Node, sizes: _Sizes) -> Operand:
     )
     if not any(_is_live(value) for value in arguments.values()):
         return _fold(node, arguments)
+    _refuse_attention(node)
     if op in _BY_SHAPE:
         shape_only = {k: _blank(v, sizes, node, k) if isinstance(v, Tracked) else v for k, v in arguments.items()}
         return _fold(node, shape_only)
@@ -310,6 +311,18 @@ def _blank(_value: Tracked, sizes: _Sizes, node: torch.fx.Node, name: str) -> Te
     argument = node.args[0] if name == "self" else node.kwargs[name]
     assert isinstance(argument, torch.fx.Node)
     return torch.empty(sizes.shape(argument.meta["val"], node.name))
+
+
+def _refuse_attention(node: torch.fx.Node) -> None:
+    """Refuse an attention by its own name, rather than by the first operator inside that has no counterpart."""
+    for path, cls in (node.meta.get("nn_module_stack") or {}).values():
+        kind = cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
+        if kind.endswith((".MultiheadAttention", "projgen.pca.attention.Attention")):
+            raise UnsupportedError(
+                f"the attention {path or 'that is the model'!r} can't be compiled: there are no kernels for it",
+                "layers that can be; a model with attention can be compressed and saved as .onnx or .pt2",
+                f"module {path!r}",
+            )
 
 
 def _origin(node: torch.fx.Node, op: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from projgen.errors import InputError, InputTypeError
+from projgen.pca.attention import is_attention, owner_of, projections, split_attention
 from projgen.pca.convolution import CONVOLUTIONS, is_convolution
 
 
@@ -66,7 +67,10 @@ def cell_suffixes(num_layers: int, bidirectional: bool) -> list[str]:
 
 
 def owned_copy(model: nn.Module) -> nn.Module:
-    """A deep copy with pruning masks (torch.nn.utils.prune) applied for good; the given model is untouched."""
+    """A deep copy with pruning masks (torch.nn.utils.prune) applied for good and attentions taken apart into layers.
+
+    The given model is untouched.
+    """
     computed = {
         id(value): value.detach().clone()
         for module in model.modules()
@@ -78,7 +82,7 @@ def owned_copy(model: nn.Module) -> nn.Module:
         for name in [key.removesuffix("_orig") for key in module._parameters if key.endswith("_orig")]:
             if f"{name}_mask" in module._buffers:
                 prune.remove(module, name)  # type: ignore[no-untyped-call]
-    return copied
+    return split_attention(copied)
 
 
 def as_module(model: nn.Module | str | Path) -> nn.Module:
@@ -97,23 +101,28 @@ def as_module(model: nn.Module | str | Path) -> nn.Module:
 
 def find_layers(model: nn.Module) -> list[Layer]:
     """Every layer with a weight matrix, in the model's order; those that can't be projected carry a reason."""
-    inside = {id(child) for m in model.modules() if isinstance(m, nn.MultiheadAttention) for child in m.modules()}
+    closed = [m for m in model.modules() if isinstance(m, nn.MultiheadAttention) and not is_attention(m)]
+    inside = {id(child): type(m).__name__ for m in closed for child in m.modules()}
     projected = {id(child) for m in model.modules() if _is_projected(m) for child in m.modules() if child is not m}
     found: list[Layer] = []
     for name, module in model.named_modules():
         if id(module) in projected:
             continue
-        found.extend(_layers_of(name or type(module).__name__.lower(), name, module, id(module) in inside))
+        found.extend(_layers_of(name or type(module).__name__.lower(), name, module, inside.get(id(module), "")))
     return found
 
 
-def _layers_of(shown: str, name: str, module: nn.Module, in_attention: bool) -> Iterable[Layer]:
+def _layers_of(shown: str, name: str, module: nn.Module, inside: str) -> Iterable[Layer]:
     if _is_projected(module):
         yield Layer(shown, name, None, reason="it is projected already")
     elif isinstance(module, nn.MultiheadAttention):
-        yield Layer(shown, name, None, reason="attention projections are not supported")
+        reason = _inside(inside) if inside else _changed(module, nn.MultiheadAttention)
+        for part, inputs, outputs in projections(module):
+            inner = f"{name}.{part}" if name else part
+            kind = None if reason else Kind.LINEAR
+            yield Layer(inner, inner, kind, 0, inputs, outputs, bias=module.in_proj_bias is not None, reason=reason)
     elif isinstance(module, nn.Linear):
-        reason = "it is used inside nn.MultiheadAttention" if in_attention else _changed(module, nn.Linear)
+        reason = _inside(inside) if inside else _changed(module, nn.Linear)
         kind = None if reason else Kind.LINEAR
         sizes = (module.in_features, module.out_features)
         yield Layer(shown, name, kind, 0, *sizes, bias=module.bias is not None, reason=reason)
@@ -144,6 +153,10 @@ def _layers_of(shown: str, name: str, module: nn.Module, in_attention: bool) -> 
         yield Layer(shown, name, None, reason="nn.RNN is not supported")
 
 
+def _inside(kind: str) -> str:
+    return f"it is used inside {kind}, a form of nn.MultiheadAttention"
+
+
 def _is_projected(module: nn.Module) -> bool:
     return bool(getattr(type(module), "is_projection", False))
 
@@ -162,16 +175,19 @@ def _changed(module: nn.Module, base: type[nn.Module]) -> str:
 def tied_layers(model: nn.Module, layers: Sequence[Layer]) -> dict[str, str]:
     """Projectable layers whose parameters another module also owns: {layer name: the other module's name}."""
     owners: dict[int, list[str]] = {}
+    own: dict[str, list[Tensor]] = {}
     for name, module in model.named_modules():
-        for parameter in module._parameters.values():
+        for key, parameter in module._parameters.items():
             if parameter is not None:
-                owners.setdefault(id(parameter), []).append(name)
+                owner = owner_of(module, name, key)
+                owners.setdefault(id(parameter), []).append(owner)
+                own.setdefault(owner, []).append(parameter)
     tied: dict[str, str] = {}
     for layer in layers:
         if layer.kind is None:
             continue
-        for parameter in model.get_submodule(layer.module_name)._parameters.values():
-            others = [] if parameter is None else [n for n in owners[id(parameter)] if n != layer.module_name]
+        for parameter in own.get(layer.module_name, []):
+            others = [n for n in owners[id(parameter)] if n != layer.module_name]
             if others:
                 tied[layer.name] = others[0]
     return tied
@@ -199,7 +215,7 @@ def choose_layers(
             if not usable:
                 raise InputError(
                     f"layer {matches[0].name!r} can't be projected: {matches[0].reason}",
-                    "fully connected, convolutional (1-D and 2-D, transposed too), LSTM and GRU layers",
+                    "fully connected, convolutional (transposed too), LSTM and GRU layers, projections of attention",
                     where,
                 )
             chosen.extend(layer for layer in usable if layer not in chosen)

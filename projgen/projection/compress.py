@@ -14,6 +14,7 @@ from torch import nn
 
 from projgen.data import Batches, as_batches
 from projgen.errors import InputError, InputTypeError
+from projgen.pca.attention import joined_attention
 from projgen.pca.counting import count_learnables, dense_cost
 from projgen.pca.discover import Kind, Layer, as_module, choose_layers, find_layers, owned_copy, tied_layers
 from projgen.pca.neuron_pca import NeuronPCA
@@ -120,6 +121,7 @@ def compress(
             second = refit_to(own, start, work, chosen, batches, here)
             refit = error_of(second) < error_of(result)
             result = second if refit else result
+    result = joined_attention(result)
     remember(result, module, pca.collected.input_shapes)
     details = [_layer_info(a, b, chosen[b.name], work) for a, b in zip(layers, narrow, strict=True)]
     if narrow is not layers:

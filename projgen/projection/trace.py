@@ -151,7 +151,7 @@ class _Tracer:
         elif name == "cat":
             self._joined(node, tensors)
         else:
-            alone = len(tensors) == 1 and node.args[0] is tensors[0]
+            alone = len(tensors) == 1 and node.args[0] is tensors[0] and isinstance(node.meta["val"], Tensor)
             tag = self._moved(node, name, self._tags[tensors[0]]) if alone else None
             if tag is None:
                 self._fix_all(tensors, f"operator {name} is not known to treat them one by one")

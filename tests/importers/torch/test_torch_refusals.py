@@ -28,6 +28,8 @@ CASES: dict[str, tuple[Callable[..., object], dict[str, nn.Module], tuple[int, .
     "operator": (lambda m, x: m.act(x), {"act": nn.GELU()}, ROW, r"operator aten\.gelu .*module 'act'"),
     "transposed": (lambda m, x: m.up(x), {"up": nn.ConvTranspose3d(2, 2, 3)}, (2, 4, 4, 4),
                    r"conv_transpose3d .*module 'up'"),
+    "attention": (lambda m, x: m.attn(x, x, x)[0], {"attn": nn.MultiheadAttention(3, 1, batch_first=True)}, SEQUENCE,
+                  r"the attention 'attn' can't be compiled.* saved as \.onnx or \.pt2"),
     "proj_size": (lambda m, x: m.rnn(x)[0], {"rnn": _lstm(proj_size=2)}, SEQUENCE, "no proj_size"),
     "c_n": (lambda m, x: m.rnn(x)[1][1][0] + 1, {"rnn": _lstm()}, SEQUENCE, "final cell state c_n of an LSTM is used"),
     "c_n returned": (lambda m, x: m.rnn(x)[1][1], {"rnn": _lstm()}, SEQUENCE, "final cell state c_n"),
