@@ -219,8 +219,8 @@ def _joined(module: Attention) -> nn.MultiheadAttention:
     if "in_proj" in module._modules:
         packed = module.in_proj
         assert isinstance(packed, nn.Linear)
-        made.in_proj_weight = packed.weight
-        made.in_proj_bias = packed.bias  # type: ignore[assignment]  # None without biases
+        made.in_proj_weight = packed.weight  # type: ignore[assignment]
+        made.in_proj_bias = packed.bias
     else:
         layers = [getattr(module, name) for name in SEPARATE]
         for name, layer in zip(SEPARATE, layers, strict=True):
