@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -16,12 +18,53 @@ LEVELS = ("off", "summary", "steps", "iterations")
 
 T = TypeVar("T")
 
+now = time.perf_counter
+
+
+@dataclass(slots=True)
+class Clock:
+    """Where the time goes: seconds per stage; a stage inside another one counts for itself alone."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _open: list[str] = field(default_factory=list)
+    _since: float = 0.0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what is done inside under a name."""
+        self._credit()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._credit()
+            self._open.pop()
+
+    def add(self, seconds: dict[str, float]) -> None:
+        """Take over what another clock counted, out of the stage that is open."""
+        for name, value in seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+            if self._open:
+                self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) - value
+
+    def __str__(self) -> str:
+        largest = sorted(self.seconds.items(), key=lambda item: -item[1])
+        return ", ".join(f"{name} {value:.1f} s" for name, value in largest)
+
+    def _credit(self) -> None:
+        """Give the time since the last change to the innermost stage."""
+        time_now = now()
+        if self._open:
+            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + time_now - self._since
+        self._since = time_now
+
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Prints what its verbosity allows: text to stdout, progress bars to stderr."""
+    """Prints what its verbosity allows: text to stdout, progress bars to stderr. ``clock`` times the work's stages."""
 
     verbosity: str = "summary"
+    clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         if self.verbosity not in LEVELS:

@@ -1,4 +1,4 @@
-"""What each verbosity prints, and that bars appear on a terminal only."""
+"""What each verbosity prints, that bars appear on a terminal only, and where the time goes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 import pytest
 from rich.table import Table
 
+from projgen import progress
 from projgen.errors import InputError
-from projgen.progress import Reporter
+from projgen.progress import Clock, Reporter
 
 
 @pytest.mark.parametrize(("level", "shown"), [("off", 0), ("summary", 1), ("steps", 2), ("iterations", 3)])
@@ -44,3 +45,17 @@ def test_bars_need_a_terminal_and_pass_the_items_on(
 def test_unknown_levels_are_refused() -> None:
     with pytest.raises(InputError, match=r"verbosity 'loud'\. Allowed: off, summary, steps, iterations"):
         Reporter("loud")
+
+
+def test_a_stage_inside_another_counts_for_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 1.0, 4.0, 6.0, 10.0, 20.0])
+    monkeypatch.setattr(progress, "now", lambda: next(ticks))
+    clock = Clock()
+    with clock.stage("selection"), clock.stage("refit"):  # 0 .. 1 and 4 .. 6; 1 .. 4
+        pass
+    with pytest.raises(ValueError, match="inside"), clock.stage("refit"):  # 10 .. 20
+        raise ValueError("inside")
+    assert clock.seconds == {"selection": 3.0, "refit": 13.0}
+    assert str(clock) == "refit 13.0 s, selection 3.0 s"
+    clock.add({"moments": 2.0, "refit": 1.0})
+    assert clock.seconds == {"selection": 3.0, "refit": 14.0, "moments": 2.0}

@@ -33,6 +33,7 @@ from projgen.pca.convolution import is_convolution, patches_of, refuse_output_si
 from projgen.pca.discover import Kind, Layer
 from projgen.pca.moments import Moments, MomentSummary, summed
 from projgen.pca.outputs import OutputScale
+from projgen.progress import Clock
 
 _EXACT_OUTPUTS = 12
 _DIRECTIONS = 4
@@ -78,6 +79,7 @@ class _Tap:
 
     layer: Layer
     inputs: list[Moments]
+    clock: Clock
     group: Any = None
     outputs: list[Moments] = field(default_factory=list)
     patches: list[Moments] = field(default_factory=list)
@@ -105,6 +107,7 @@ def collect(
     required: bool = True,
     group: Any = None,
     seed: int = 0,
+    clock: Clock | None = None,
 ) -> Collected:
     """Run an own copy of a model (it gets hooks) over the batches once.
 
@@ -113,8 +116,10 @@ def collect(
         curvature: also differentiate the outputs and gather conv patches.
         group: torch process group over whose members the data is spread; all get the same result.
         required: refuse layers that the model never calls; else they are left out.
+        clock: counts the stages "forward passes", "moments" and "curvature".
     """
-    taps = {layer.name: _Tap(layer, [], group) for layer in layers}
+    clock = clock or Clock()
+    taps = {layer.name: _Tap(layer, [], clock, group) for layer in layers}
     batch_axis = 1 if input_layout(model).time_axis == 0 else 0
     outputs = _Outputs(torch.Generator(device="cpu").manual_seed(seed))
     stream = iter(batches)
@@ -131,10 +136,12 @@ def collect(
         placed = place(batch, model, device)
         shapes = shapes or tuple(tuple(x.shape) for x in placed)
         with torch.set_grad_enabled(curvature), torch.backends.cudnn.flags(enabled=not curvature):
-            result = run_model(model, placed, index)
+            with clock.stage("forward passes"):
+                result = run_model(model, placed, index)
             if curvature:
-                outputs.look(result)
-                _differentiate(outputs, taps)
+                with clock.stage("curvature"):
+                    outputs.look(result)
+                    _differentiate(outputs, taps)
         samples += placed[0].shape[batch_axis if placed[0].dim() > batch_axis else 0]
     unreached = [name for name, tap in taps.items() if not tap.inputs]
     if unreached and (required or len(unreached) == len(taps)):
@@ -146,7 +153,8 @@ def collect(
     if group is not None:
         samples = int(summed(torch.tensor(samples, device=device), group))
         outputs.sum_over(group)
-    done = {name: _finish(tap, samples) for name, tap in taps.items() if tap.inputs}
+    with clock.stage("moments"):
+        done = {name: _finish(tap, samples) for name, tap in taps.items() if tap.inputs}
     return Collected(done, samples, outputs.variance(), shapes)
 
 
@@ -285,7 +293,8 @@ def _watch(tap: _Tap, z: Tensor, curvature: bool, extra: Tensor | None = None) -
 def _linear_hook(tap: _Tap, curvature: bool, _module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
     if not tap.inputs:
         tap.inputs.append(tap.moments(tap.layer.inputs))
-    tap.inputs[0].update(args[0].detach().reshape(-1, tap.layer.inputs))
+    with tap.clock.stage("moments"):
+        tap.inputs[0].update(args[0].detach().reshape(-1, tap.layer.inputs))
     return _watch(tap, out, curvature)
 
 
@@ -305,16 +314,17 @@ def _conv_hook(
         tap.outputs = [tap.moments(layer.outputs) for _ in range(groups)]
         if curvature:
             tap.patches = [tap.moments(layer.inputs * taps) for _ in range(groups)]
-    for moments, tensor in ((tap.inputs, x), (tap.outputs, y)):
-        for group, part in enumerate(tensor.chunk(groups, 1)):
-            moments[group].update(part.movedim(1, -1).reshape(-1, part.shape[1]))
-    if curvature:
-        per_image = taps * x.shape[1] * int(np.prod(y.shape[2:]))
-        step = max(1, _CHUNK_VALUES // max(per_image, 1))
-        for start in range(0, x.shape[0], step):
-            columns = patches_of(module, x[start : start + step])  # (g, rows, C*taps)
-            for group in range(groups):
-                tap.patches[group].update(columns[group])
+    with tap.clock.stage("moments"):
+        for moments, tensor in ((tap.inputs, x), (tap.outputs, y)):
+            for group, part in enumerate(tensor.chunk(groups, 1)):
+                moments[group].update(part.movedim(1, -1).reshape(-1, part.shape[1]))
+        if curvature:
+            per_image = taps * x.shape[1] * int(np.prod(y.shape[2:]))
+            step = max(1, _CHUNK_VALUES // max(per_image, 1))
+            for start in range(0, x.shape[0], step):
+                columns = patches_of(module, x[start : start + step])  # (g, rows, C*taps)
+                for group in range(groups):
+                    tap.patches[group].update(columns[group])
     return _watch(tap, out, curvature)
 
 
@@ -388,7 +398,8 @@ def _run_cell(
         joint = torch.cat((x.detach(), previous), -1)
         if not tap.inputs:
             tap.inputs.append(tap.moments(joint.shape[-1]))
-        tap.inputs[0].update(joint.reshape(-1, joint.shape[-1]))
+        with tap.clock.stage("moments"):
+            tap.inputs[0].update(joint.reshape(-1, joint.shape[-1]))
         if probe is not None:
             reset = None
             if isinstance(module, nn.GRU):

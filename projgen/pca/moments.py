@@ -92,7 +92,9 @@ class MomentSummary:
     @property
     def second(self) -> np.ndarray:
         """Uncentred second moment E[x x^T], (d, d)."""
-        return np.asarray(self.covariance + np.outer(self.mean, self.mean))
+        second = np.outer(self.mean, self.mean)
+        second += self.covariance
+        return second
 
     def part(self, start: int, stop: int) -> MomentSummary:
         """Moments of the features start..stop-1."""

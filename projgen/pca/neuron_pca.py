@@ -40,7 +40,8 @@ class NeuronPCA:
     The spectra are uncentred: eigenvalues (descending) and eigenvectors (columns) of E[x x^T], per layer name.
     Input is what the layer multiplies (an RNN's x); output is what it emits (an RNN's hidden state as it is fed
     back). For a grouped convolution the eigenvalues are summed over the groups, rank by rank, and the
-    eigenvectors of the groups are stacked.
+    eigenvectors of the groups are stacked. ``seconds``: time per stage (forward passes, moments, curvature, spectra);
+    empty when loaded.
     """
 
     def __init__(
@@ -66,14 +67,19 @@ class NeuronPCA:
         stream = reporter.track(batches, "neuron PCA", batches.length)
         weights = {x.name: _linear_map(own, x) for x in layers if x.kind is Kind.LINEAR}
         named = layer_names is not None
+        clock = reporter.clock
         collected = collect(
-            own.to(place), layers, stream, curvature=curvature, device=place, required=named, group=process_group
-        )
+            own.to(place), layers, stream, curvature=curvature, device=place, required=named, group=process_group,
+            clock=clock,
+        )  # fmt: skip
         stats = {
             name: replace(s, outputs=(s.inputs[0].through(*weights[name]),)) if name in weights else s
             for name, s in collected.layers.items()
         }
-        self._set(replace(collected, layers=stats), digest, learnables, curvature)
+        with clock.stage("spectra"):
+            self._set(replace(collected, layers=stats), digest, learnables, curvature)
+        self.seconds: dict[str, float] = clock.seconds
+        reporter.step(f"Time: {clock}")
         reporter.summary(
             f"Neuron PCA over {collected.samples} observations: {len(self.layer_names)} layers, learnables reduction "
             f"up to {self.learnables_reduction_range[1]:.1%}"
@@ -189,6 +195,7 @@ class NeuronPCA:
         shapes = tuple(tuple(shape) for shape in header["input_shapes"])
         collected = Collected(layers, header["samples"], header["output_variance"], shapes)
         loaded = cls.__new__(cls)
+        loaded.seconds = {}
         loaded._set(collected, header["digest"], header["learnables"], header["curvature"])
         loaded.check(as_module(model))
         return loaded

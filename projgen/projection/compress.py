@@ -23,7 +23,7 @@ from projgen.projection.assemble import remember
 from projgen.projection.info import CompressionInfo, LayerInfo, summarise
 from projgen.projection.layers import ProjectedLayer, unpack_projected_layers
 from projgen.projection.measure import OutputError
-from projgen.projection.narrow import Start, best_candidate, forecasts, predicted_candidate, refit_to
+from projgen.projection.narrow import Forecast, Start, best_candidate, forecasts, predicted_candidate, refit_to
 from projgen.projection.pca_method import PcaWork
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import (
@@ -89,9 +89,20 @@ def compress(
     _warn_small(pca, layers)
     own = owned_copy(module)
     reporter.step(f"Choosing ranks of {len(layers)} layers")
-    work = PcaWork(own, pca, layers) if method == "pca" else Predictor(own, pca.collected.layers, layers)
-    here = _device(own)
-    error_of = None if batches is None or method == "pca" else OutputError(own, batches, here)
+    clock, here = reporter.clock, _device(own)
+    if pca is not data_or_pca:
+        clock.add(pca.seconds)
+    found: list[Forecast] = []
+    if method == "output" and learnables_reduction_goal is not None:
+        with clock.stage("selection"):
+            found = forecasts(own, layers, pca.collected.layers, _example(pca, here), prune=prune, clock=clock)
+    work: PcaWork | Predictor
+    with clock.stage("ranks"):
+        if found:
+            work = found[0].work
+        else:
+            work = PcaWork(own, pca, layers) if method == "pca" else Predictor(own, pca.collected.layers, layers)
+    error_of = None if batches is None or method == "pca" else OutputError(own, batches, here, clock)
     how = "threshold" if method == "pca" else "predicted"
     chosen: Mapping[str, Choice]
     narrow = layers
@@ -103,22 +114,26 @@ def compress(
         if isinstance(work, PcaWork):
             chosen = work.for_removal(_removal(work, pca.learnables, learnables_reduction_goal))
         else:
-            found = forecasts(own, layers, pca.collected.layers, _example(pca, here), prune=prune)
             if error_of is not None and batches is not None:
-                best = best_candidate(
-                    own, found, learnables_reduction_goal, error_of, batches, here, reporter, prune=prune
-                )
+                with clock.stage("selection"):
+                    best = best_candidate(
+                        own, found, learnables_reduction_goal, error_of, batches, here, reporter, prune=prune
+                    )
                 how, refit = "measured", best.refit
             else:
-                best = predicted_candidate(found, learnables_reduction_goal, prune=prune)
+                with clock.stage("factors"):
+                    best = predicted_candidate(found, learnables_reduction_goal, prune=prune)
             chosen, result, work, narrow = best.chosen, best.model, best.work, best.layers
     else:
-        chosen = work.for_explained(_DEFAULT_GOAL if explained_variance_goal is None else explained_variance_goal)
+        with clock.stage("ranks"):
+            chosen = work.for_explained(_DEFAULT_GOAL if explained_variance_goal is None else explained_variance_goal)
     if result is None:
-        result = realise(work, own, layers, chosen)
+        with clock.stage("factors"):
+            result = realise(work, own, layers, chosen)
         if error_of is not None and batches is not None and isinstance(work, Predictor):
             start = Start(1.0, own, layers, pca.collected.layers, {})
-            second = refit_to(own, start, work, chosen, batches, here)
+            with clock.stage("refit"):
+                second = refit_to(own, start, work, chosen, batches, here)
             refit = error_of(second) < error_of(result)
             result = second if refit else result
     result = joined_attention(result)
@@ -129,7 +144,8 @@ def compress(
     for d in details:
         reporter.iteration(f"{d.name}: ranks {d.ranks}, {d.learnables_before:,} -> {d.learnables_after:,} learnables")
     measured = None if error_of is None else error_of(result)
-    info = summarise(pca.learnables, count_learnables(result), details, method, how, refit, measured)
+    info = summarise(pca.learnables, count_learnables(result), details, method, how, refit, measured, clock.seconds)
+    reporter.step(f"Time: {clock}")
     if unpack:
         result = unpack_projected_layers(result)
     _report(reporter, info)

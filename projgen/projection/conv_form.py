@@ -166,14 +166,18 @@ def solve(
 
     ``start``: what ``least_squares`` found for ``start_projector``, where it is known already.
     """
+    _, columns, taps = problem.sizes
     if r_in is None:
         core, u = _core(problem, None, None, r_out)
         return core, None, u
     fixed = start or least_squares(problem, start_projector(problem)[:, :r_in])
     core, u = _core(problem, fixed, r_in, r_out)
     q = fixed.q[:, :r_in]
-    for _ in range(sweeps if q.size <= _MAX_UNKNOWNS else 0):
-        q = _best_q(problem, core, u, q)
+    if not sweeps or q.size > _MAX_UNKNOWNS:
+        return core, q, u
+    by_taps = problem.second.reshape(columns, taps, columns, taps).transpose(0, 2, 1, 3).reshape(columns**2, taps**2)
+    for _ in range(sweeps):
+        q = _best_q(problem, by_taps, core, u, q)
         core, u = _core(problem, least_squares(problem, q), r_in, r_out)
     return core, q, u
 
@@ -191,14 +195,17 @@ def _core(
     return (leading.T @ problem.root @ b).reshape(r_out, inner, taps), problem.inverse @ leading
 
 
-def _best_q(problem: ConvProblem, core: Array, u: Array | None, q: Array) -> Array:
-    """Least squares for Q given U and core, then orthonormalised (the core absorbs the rest)."""
+def _best_q(problem: ConvProblem, by_taps: Array, core: Array, u: Array | None, q: Array) -> Array:
+    """Least squares for Q given U and core, then orthonormalised (the core absorbs the rest).
+
+    ``by_taps``: S as (C*C, K*K).
+    """
     rows, columns, taps = problem.sizes
     rank = q.shape[1]
-    d = np.einsum("op,pjt->ojt", problem.root if u is None else problem.root @ u, core)
-    blocks = problem.second.reshape(columns, taps, columns, taps)
-    products = np.einsum("ojt,oku->jtku", d, d, optimize=True)
-    normal = np.einsum("ctdu,jtku->cjdk", blocks, products, optimize=True).reshape(columns * rank, -1)
+    d = np.einsum("op,pjt->ojt", problem.root if u is None else problem.root @ u, core, optimize=True)
+    products = np.einsum("ojt,oku->tujk", d, d, optimize=True).reshape(taps**2, rank**2)
+    normal = (by_taps @ products).reshape(columns, columns, rank, rank).transpose(0, 2, 1, 3)
+    normal = normal.reshape(columns * rank, -1)
     weighted = np.einsum("op,ojt->tpj", problem.root, d, optimize=True).reshape(taps * rows, rank)
     right = problem.cross.reshape(columns, taps * rows) @ weighted
     ridge = 1e-10 * max(float(np.trace(normal)) / len(normal), 1e-300)
@@ -217,8 +224,8 @@ def error_of(problem: ConvProblem, core: Array, q: Array | None, u: Array | None
 
 def dense_of(core: Array, q: Array | None, u: Array | None) -> Array:
     """W~ = U core Q^T per tap, (O, C, K)."""
-    out = core if q is None else np.einsum("pjt,cj->pct", core, q)
-    return out if u is None else np.asarray(np.einsum("op,pct->oct", u, out))
+    out = core if q is None else np.einsum("pjt,cj->pct", core, q, optimize=True)
+    return out if u is None else np.asarray(np.einsum("op,pct->oct", u, out, optimize=True))
 
 
 def conv_factors(

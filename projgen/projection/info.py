@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.table import Table
 
@@ -51,6 +51,9 @@ class CompressionInfo:
         refit: whether the sequential refit is in it.
         output_error: divergence of the outputs on the calibration data where it was measured, else None: mean
             KL divergence of class scores, or mean square error over variance of other outputs.
+        seconds: time per stage: those of the neuron PCA if it was made on the way, then "ranks" (every layer's
+            error table and the choice), "selection" (narrower networks and theirs), "factors", "refit" and
+            "measuring" (output errors).
     """
 
     learnables_reduction: float
@@ -63,6 +66,7 @@ class CompressionInfo:
     choice: str
     refit: bool = False
     output_error: float | None = None
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     def __rich__(self) -> Table:
         table = Table(title=f"Projection ({self.method}, ranks {self.choice})")
@@ -79,12 +83,19 @@ class CompressionInfo:
 
 
 def summarise(
-    before: int, after: int, details: list[LayerInfo], method: str, choice: str, refit: bool, output_error: float | None
+    before: int,
+    after: int,
+    details: list[LayerInfo],
+    method: str,
+    choice: str,
+    refit: bool,
+    output_error: float | None,
+    seconds: dict[str, float],
 ) -> CompressionInfo:
     """The record of a whole network from those of its layers."""
     projected = [d for d in details if d.projected]
     explained = sum(d.explained_variance for d in projected) / len(projected) if projected else 1.0
     names = [d.name for d in projected]
     return CompressionInfo(
-        1.0 - after / before, explained, names, details, method, before, after, choice, refit, output_error
+        1.0 - after / before, explained, names, details, method, before, after, choice, refit, output_error, seconds
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from projgen.data import Batches, input_layout, place, run_model
 from projgen.pca.outputs import OutputScale
+from projgen.progress import Clock
 
 _SAMPLES = 512
 _TOGETHER = 64
@@ -23,7 +24,9 @@ class OutputError:
     error over their variance.
     """
 
-    def __init__(self, teacher: nn.Module, batches: Batches, device: torch.device) -> None:
+    def __init__(self, teacher: nn.Module, batches: Batches, device: torch.device, clock: Clock | None = None) -> None:
+        """``clock`` counts the stage "measuring"."""
+        self._clock = clock or Clock()
         self._batches = [place(batch, teacher, device) for batch in samples_of(batches, teacher, _SAMPLES)]
         self._scale = OutputScale()
         with evaluating(teacher), torch.no_grad():
@@ -37,7 +40,7 @@ class OutputError:
     def __call__(self, model: nn.Module) -> float:
         """Mean error over the samples; infinite if an output is no number."""
         total, rows = 0.0, 0
-        with evaluating(model), torch.no_grad():
+        with self._clock.stage("measuring"), evaluating(model), torch.no_grad():
             for batch, wanted in zip(self._batches, self._wanted, strict=True):
                 got = self._scale.normalise(run_model(model, batch, 0))
                 count = wanted[0].numel() // wanted[0].shape[-1]

@@ -15,7 +15,7 @@ from projgen.data import Batches, input_layout
 from projgen.pca.collect import LayerStats, collect
 from projgen.pca.counting import count_learnables
 from projgen.pca.discover import Layer, find_layers, owned_copy
-from projgen.progress import Reporter
+from projgen.progress import Clock, Reporter
 from projgen.projection.factors import Array
 from projgen.projection.measure import OutputError, samples_of
 from projgen.projection.merge import Ranking, narrowed, narrowed_stats, rank_units
@@ -140,17 +140,21 @@ def forecasts(
     example: tuple[Tensor, ...],
     *,
     prune: bool | str,
+    clock: Clock | None = None,
 ) -> list[Forecast]:
     """The whole network first, then every keep fraction unless ``prune`` is False.
 
     Args:
         example: a batch to export the model with.
+        clock: counts the stage "ranks" of the whole network.
     """
     whole = Start(1.0, teacher, layers, stats, {})
     recurrent = any(layer.hidden for layer in layers)
     groups = find_groups(owned_copy(teacher).eval(), _export_example(teacher, example)) if prune or recurrent else []
     readers = shared_readers(groups, layers)
-    found = [Forecast(whole, [], Predictor(teacher, stats, layers, readers), count_learnables(teacher), 0.0, readers)]
+    with (clock or Clock()).stage("ranks"):
+        work = Predictor(teacher, stats, layers, readers)
+    found = [Forecast(whole, [], work, count_learnables(teacher), 0.0, readers)]
     if prune is False:
         return found
     rankings = unit_rankings(teacher, stats, {layer.module_name for layer in layers}, groups)
@@ -271,7 +275,8 @@ def _projections(
     if all(layer.hidden for layer in layers):
         return made
     for chosen in _distinct(work.for_removal(removal), found.chosen):
-        model = refit_to(teacher, start, work, chosen, batches, device)
+        with reporter.clock.stage("refit"):
+            model = refit_to(teacher, start, work, chosen, batches, device)
         made.append(Candidate(model, error_of(model), chosen, layers, work, fraction, True))
     return made
 

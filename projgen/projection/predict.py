@@ -31,6 +31,8 @@ from projgen.projection.factors import Array, DenseWeights, Factors, HiddenState
 from projgen.projection.ranks import DENSE, Choice, Options, explained_options, knapsack, output_cost, pareto, useful
 
 _GRID = 24
+_COARSE_GRID = 12
+_WIDE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +260,8 @@ class Predictor:
             problems = self._convs[layer.name] = conv_problems(dense, stats)
             self._baseline[layer.name] = sum(p.total for p in problems) * _positions(stats)
             self._starts[layer.name] = [least_squares(p, start_projector(p)) for p in problems]
-            for r_in in [*_grid(layer.inputs, _GRID), None]:
+            count = _GRID if layer.inputs < _WIDE else _COARSE_GRID
+            for r_in in [*_grid(layer.inputs, count), None]:
                 errors.update(self._conv_row(layer, r_in))
             return errors
         solved = self._solved[layer.name] = output_regressions(dense, stats)

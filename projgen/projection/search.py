@@ -56,12 +56,14 @@ def measured_choice(
     seen: dict[tuple[Choice, ...], Found] = {}
 
     def attempt(bent: Mapping[str, Weighting]) -> Found:
-        chosen = work.for_removal(removal, bent)
+        with reporter.clock.stage("ranks"):
+            chosen = work.for_removal(removal, bent)
         key = tuple(chosen[x.name] for x in layers)
         if work.removed(chosen) < removal:  # a form that can't be made that small
             return Found(chosen, model, math.inf)
         if key not in seen:
-            network = realise(work, model, layers, chosen)
+            with reporter.clock.stage("factors"):
+                network = realise(work, model, layers, chosen)
             seen[key] = Found(chosen, network, error_of(network))
             ranks = ", ".join(f"{x.name} {chosen[x.name][:2]}" for x in layers)
             reporter.iteration(f"output error {seen[key].error:.4g}: {ranks}")

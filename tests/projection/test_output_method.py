@@ -357,3 +357,18 @@ def test_data_adds_the_refit_to_given_ranks_and_goals_for_variance(options: dict
     y = torch.cat([torch.log_softmax(model(x), -1) for x in data])
     z = torch.cat([torch.log_softmax(closed(x), -1) for x in data])
     assert refit.output_error < (y.exp() * (y - z)).sum(-1).mean().item()
+
+
+def test_info_says_where_the_time_went(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 4))
+    x = torch.randn(200, 12)
+    pca = NeuronPCA(model, x, verbosity="off")
+    assert set(pca.seconds) == {"forward passes", "moments", "curvature", "spectra"}
+    _, closed = projgen.compress(model, pca, learnables_reduction_goal=0.5, verbosity="off")
+    assert {"selection", "ranks", "factors"} <= set(closed.seconds)
+    assert "refit" not in closed.seconds and "moments" not in closed.seconds
+    _, measured = projgen.compress(model, x, learnables_reduction_goal=0.5, verbosity="steps")
+    assert {*pca.seconds, "selection", "ranks", "factors", "refit", "measuring"} == set(measured.seconds)
+    assert all(value > 0 for value in measured.seconds.values())
+    assert f"Time: {max(measured.seconds, key=measured.seconds.__getitem__)} " in capsys.readouterr().out
