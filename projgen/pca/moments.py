@@ -92,9 +92,8 @@ class MomentSummary:
     @property
     def second(self) -> np.ndarray:
         """Uncentred second moment E[x x^T], (d, d)."""
-        second = np.outer(self.mean, self.mean)
-        second += self.covariance
-        return second
+        mean = torch.from_numpy(np.ascontiguousarray(self.mean))
+        return np.asarray(torch.addr(torch.from_numpy(self.covariance), mean, mean).numpy())
 
     def part(self, start: int, stop: int) -> MomentSummary:
         """Moments of the features start..stop-1."""

@@ -30,8 +30,8 @@ from projgen.projection.conv_form import (
 from projgen.projection.factors import Array, DenseWeights, Factors, HiddenState, dense_weights
 from projgen.projection.ranks import DENSE, Choice, Options, explained_options, knapsack, output_cost, pareto, useful
 
-_GRID = 24
-_COARSE_GRID = 12
+_GRID = (24, 0.9)
+_COARSE_GRID = (12, 0.75)
 _WIDE = 200
 
 
@@ -197,7 +197,7 @@ class Predictor:
         """The factors of a layer at given ranks."""
         dense, stats = self._dense[layer.name], self._stats[layer.name]
         if layer.kind is Kind.CONV:
-            problems, starts = self._convs[layer.name], self._starts[layer.name]
+            problems, starts = self._convs[layer.name], self._starts_for(layer, choice.r_in)
             return conv_factors(dense, stats, problems, choice.r_in, choice.r_out, starts)
         if choice.shared:
             return shared_factors(dense, stats, self.projector(layer, choice), self.source(layer))
@@ -259,10 +259,13 @@ class Predictor:
         if layer.kind is Kind.CONV:
             problems = self._convs[layer.name] = conv_problems(dense, stats)
             self._baseline[layer.name] = sum(p.total for p in problems) * _positions(stats)
-            self._starts[layer.name] = [least_squares(p, start_projector(p)) for p in problems]
-            count = _GRID if layer.inputs < _WIDE else _COARSE_GRID
-            for r_in in [*_grid(layer.inputs, count), None]:
-                errors.update(self._conv_row(layer, r_in))
+            grid = _grid(layer.inputs, *(_GRID if layer.inputs < _WIDE else _COARSE_GRID))
+            step = -(-layer.outputs // _WIDE)
+            self._starts[layer.name] = [
+                least_squares(p, start_projector(p)[:, : max(grid, default=1)]) for p in problems
+            ]
+            for r_in in [*grid, None]:
+                errors.update(self._conv_row(layer, r_in, step))
             return errors
         solved = self._solved[layer.name] = output_regressions(dense, stats)
         scale = _positions(stats)
@@ -279,12 +282,21 @@ class Predictor:
                 errors[Choice(rank, rank, True)] = (scale * float(joint.tails[rank]), 0.0)
         return errors
 
-    def _conv_row(self, layer: Layer, r_in: int | None) -> dict[Choice, tuple[float, float]]:
+    def _starts_for(self, layer: Layer, r_in: int | None) -> list[LeastSquares]:
+        """The least squares of a convolution's groups, extended where a rank beyond the grid's is asked for."""
+        starts = self._starts[layer.name]
+        if r_in is not None and r_in > starts[0].q.shape[1]:
+            problems = self._convs[layer.name]
+            starts = self._starts[layer.name] = [least_squares(p, start_projector(p)) for p in problems]
+        return starts
+
+    def _conv_row(self, layer: Layer, r_in: int | None, step: int = 1) -> dict[Choice, tuple[float, float]]:
+        """Errors of a convolution with one input rank, at every output rank or every so many."""
         rows = np.zeros(layer.outputs + 1)
-        for problem, start in zip(self._convs[layer.name], self._starts[layer.name], strict=True):
+        for problem, start in zip(self._convs[layer.name], self._starts_for(layer, r_in), strict=True):
             rows += output_errors(problem, start, r_in)
         rows *= _positions(self._stats[layer.name])
-        row = {Choice(r_in, r): (float(rows[r]), 0.0) for r in range(1, layer.outputs)}
+        row = {Choice(r_in, r): (float(rows[r]), 0.0) for r in range(1, layer.outputs, step)}
         if r_in is not None:
             row[Choice(r_in, None)] = (float(rows[-1]), 0.0)
         return row
@@ -302,8 +314,8 @@ def _side_errors(solved: Regression, width: int) -> list[tuple[int | None, float
     return [*ranks, (None, 0.0)]
 
 
-def _grid(size: int, count: int) -> list[int]:
-    """Ranks below size: all of them, or about ``count`` in growing steps."""
+def _grid(size: int, count: int, share: float) -> list[int]:
+    """Ranks below size: all of them, or about ``count`` in growing steps up to a share of it."""
     if size <= count:
         return list(range(1, size))
-    return sorted({round(x) for x in np.geomspace(1, size * 0.9, count)})
+    return sorted({round(x) for x in np.geomspace(1, size * share, count)})

@@ -31,6 +31,7 @@ class Choice(NamedTuple):
 DENSE = Choice(None, None)
 T = TypeVar("T")
 _TIE = 1e-12
+_PAIRS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +186,20 @@ def pareto(layer: Layer, cost: np.ndarray, error: np.ndarray, choices: Sequence[
 def knapsack(options: list[Options[T]], budget: int, limit: int = 20_000) -> dict[str, T]:
     """One option per layer with the least sum of errors within a budget of learnables.
 
-    Fronts are merged layer by layer; above ``limit`` points they are thinned to the best of equal cost slots,
-    which is exact as long as there are at most ``limit`` distinct useful costs.
+    Fronts are merged layer by layer, without what exceeds the budget even if all later layers take their cheapest
+    option. Above ``limit`` points they are thinned to the best of equal cost slots: exact as long as few costs are
+    useful, else within the width of the slots.
     """
     costs, errors = np.zeros(1, dtype=np.int64), np.zeros(1)
     trail: list[tuple[np.ndarray, np.ndarray]] = []
+    rest = sum(int(option.cost[0]) for option in options)
     for option in options:
-        total = (costs[:, None] + option.cost[None]).ravel()
-        loss = (errors[:, None] + option.error[None]).ravel()
-        order = np.lexsort((loss, total))
-        best = np.minimum.accumulate(loss[order])
-        front = order[np.concatenate(([True], best[1:] < best[:-1]))]
-        if len(front) > limit:
-            slots = np.linspace(total[front[0]], total[front[-1]], limit)
-            front = front[np.unique(np.searchsorted(total[front], slots, side="right") - 1)]
-        trail.append(np.divmod(front, len(option.cost)))
-        costs, errors = total[front], loss[front]
+        rest -= int(option.cost[0])
+        top = max(budget - rest, int(costs[0] + option.cost[0]))
+        merge = _merged_in_slots if len(costs) * len(option.cost) > _PAIRS * limit else _merged
+        previous, index = merge(costs, errors, option, top, limit)
+        costs, errors = costs[previous] + option.cost[index], errors[previous] + option.error[index]
+        trail.append((previous, index))
     fitting = np.flatnonzero(costs <= budget)
     position = int(fitting[-1]) if len(fitting) else 0
     chosen: dict[str, T] = {}
@@ -208,6 +207,46 @@ def knapsack(options: list[Options[T]], budget: int, limit: int = 20_000) -> dic
         chosen[option.layer.name] = option.choices[index[position]]
         position = int(previous[position])
     return chosen
+
+
+def _merged(
+    costs: np.ndarray, errors: np.ndarray, option: Options[T], top: int, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The front of all sums of a front and a layer's up to a cost: (indices into the front, into the options)."""
+    total = (costs[:, None] + option.cost[None]).ravel()
+    loss = (errors[:, None] + option.error[None]).ravel()
+    within = np.flatnonzero(total <= top)
+    order = within[np.lexsort((loss[within], total[within]))]
+    front = order[_falling(loss[order])]
+    if len(front) > limit:
+        slots = np.linspace(total[front[0]], total[front[-1]], limit)
+        front = front[np.unique(np.searchsorted(total[front], slots, side="right") - 1)]
+    previous, index = np.divmod(front, len(option.cost))
+    return previous, index
+
+
+def _merged_in_slots(
+    costs: np.ndarray, errors: np.ndarray, option: Options[T], top: int, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same, with the least loss of each of ``limit`` slots of cost: no list of all sums is made or sorted."""
+    least = int(costs[0] + option.cost[0])
+    highest = min(top, int(costs[-1] + option.cost[-1]))
+    best, previous, index = np.full(limit, np.inf), np.zeros(limit, np.int64), np.zeros(limit, np.int64)
+    for position, (cost, error) in enumerate(zip(option.cost.tolist(), option.error.tolist(), strict=True)):
+        count = int(np.searchsorted(costs, top - cost, side="right"))
+        slots = (costs[:count] + (cost - least)) * (limit - 1) // max(highest - least, 1)
+        loss = errors[:count] + error
+        better = np.flatnonzero(loss < best[slots])
+        taken = slots[better]  # of several in one slot the last is assigned, which along a front has the least loss
+        best[taken], previous[taken], index[taken] = loss[better], better, position
+    filled = np.flatnonzero(np.isfinite(best))
+    front = filled[_falling(best[filled])]
+    return previous[front], index[front]
+
+
+def _falling(loss: np.ndarray) -> np.ndarray:
+    """Which entries are lower than all before them."""
+    return np.concatenate(([True], loss[1:] < np.minimum.accumulate(loss)[:-1]))
 
 
 def explained_options(options: list[Options[Choice]], baseline: Mapping[str, float], goal: float) -> dict[str, Choice]:
