@@ -73,7 +73,9 @@ def nets() -> Iterator[Net]:
     ways = {f"{goal:.0%}": {"learnables_reduction_goal": goal, "prune": False} for goal in (0.7, 0.85, 0.93)}
     ways["variance 0.9, pca"] = {"explained_variance_goal": 0.9, "method": "pca"}
     batches, held_out = (list(torch.from_numpy(a).split(64)) for a in (x, test_x))
-    for name, model in (("digits MLP", Perceptron()), ("digits CNN", digits.DigitNet(8))):
+    for name, make in (("digits MLP", Perceptron), ("digits CNN", lambda: digits.DigitNet(8))):
+        torch.manual_seed(0)
+        model = make()
         digits.fit(model, x, y, epochs=15, rate=3e-3)
         yield Net(name, model, batches, held_out, test_y, ways)
 
@@ -94,24 +96,27 @@ def rows() -> Iterator[list[str]]:
         for name, way in net.ways.items():
             small, info = projgen.compress(net.model, net.calibration, unpack=True, verbosity="off", **way)
             plain = projgen.quantize(small, net.calibration, equalise=False)
-            better = projgen.quantize(small, net.calibration)
+            better = projgen.quantize(small, net.calibration, int8_limit=1.0)
             want = {key: outputs(small, getattr(net, key)) for key in ("calibration", "test")}
             cells = [net.name, name, f"{100 * info.learnables_reduction:.1f}"]
             for key, values in want.items():
                 both = [ratio(outputs(q, getattr(net, key)), values) for q in (plain, better)]
                 cells += [f"{both[0]:.1f}", f"{both[1] - both[0]:+.1f}"]
             taken = ", ".join(e.layer for e in better.notes.equalised) or "-"
+            loss = better.notes.int8_loss
+            changed = "-" if loss is None or loss.decisions is None else f"{100 * loss.decisions:.2f}"
             decided = [outputs(q, net.test).argmax(1) for q in (plain, better)]
             correct = [100 * float(np.mean(d == net.labels)) for d in (want["test"].argmax(1), *decided)]
-            yield [*cells, *(f"{c:.2f}" for c in correct), taken]
+            yield [*cells, *(f"{c:.2f}" for c in correct), changed, taken]
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     head = ["net", "compressed", "% fewer", "SNR", "equalised", "SNR, test", "equalised", "accuracy, float", "int8"]
-    print("| " + " | ".join([*head, "int8, equalised", "taken"]) + " |")
-    print("|" + "---|" * (len(head) + 2))
+    head += ["int8, equalised", "% changed", "taken"]
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
     for row in rows():
         print("| " + " | ".join(row) + " |", flush=True)
 

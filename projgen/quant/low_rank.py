@@ -15,10 +15,10 @@ def find_low_rank(graph: Graph) -> frozenset[str]:
     """Names of the values between the factors of a product of matrices.
 
     Such a value is made by a linear layer or convolution (transposed or not) without activation and groups, has one
-    reader, which is of the same kind, is no output, and is narrower than both sides of a linear pair, than the input of
-    a 1x1 convolution before it, or than the output of one after it (the two inner edges of 1x1 -> kxk -> 1x1). Its
-    maker has no bias but zeros; only a kxk convolution may have one, as the middle of a projected convolution keeps the
-    layer's bias.
+    reader, which is of the same kind, is no output, and is narrower than the input of a linear pair (it may be wider
+    than the output: an RNN's projector that the layer after it shares), than the input of a 1x1 convolution before it,
+    or than the output of one after it (the two inner edges of 1x1 -> kxk -> 1x1). Its maker has no bias but zeros;
+    only a kxk convolution may have one, as the middle of a projected convolution keeps the layer's bias.
     """
     return frozenset(node.output for node in graph.nodes if _is_factor(graph, node))
 
@@ -41,7 +41,7 @@ def _is_factor(graph: Graph, node: Node) -> bool:
         return False
     match node.attrs, reader.attrs:
         case Linear(activation="none"), Linear():
-            narrow, biased = _enters(graph, node) and _leaves(graph, reader), False
+            narrow, biased = _enters(graph, node), False
         case (
             Conv2d(groups=1, activation="none") | ConvTranspose2d(groups=1, activation="none"),
             Conv2d(groups=1) | ConvTranspose2d(groups=1),

@@ -14,9 +14,10 @@ from projgen.errors import UnsupportedError
 from projgen.ir.attrs import Conv2d, Gru, Linear, Lstm, Select
 from projgen.ir.graph import Array, Graph, Node
 from projgen.ir.interpreter import run_float
+from projgen.ir.numerics import LstmNumerics
 from projgen.ir.types import TIME
 from projgen.kernels.conv_dsp import is_packed
-from projgen.kernels.recurrent_dsp import fits_pairs, sides
+from projgen.kernels.recurrent_dsp import fits_pairs, joint_sides, sides
 from projgen.quant import equalise
 from projgen.quant.calibrate import Calibration, calibrate
 from projgen.quant.equalise import LEAST_GAIN, Latent, diagonals, equalised, find_latents, rescale
@@ -221,11 +222,12 @@ def same(a: Graph, b: Graph) -> bool:
 def multiplies_pairs(graph: Graph, node: Node) -> bool:
     if isinstance(node.attrs, Linear | Conv2d):
         return is_packed(graph, node)
-    both = sides(graph, node)
+    low_rank = node.numerics.joint_low_rank if isinstance(node.numerics, LstmNumerics) else None
+    both = sides(graph, node) if low_rank is None else joint_sides(graph, node, low_rank)
     return both is not None and fits_pairs(graph, node, *both)
 
 
-@pytest.mark.parametrize("name", sorted(set(GRAPHS) - {"joint"}))
+@pytest.mark.parametrize("name", sorted(GRAPHS))
 def test_23_bits_of_every_kind_of_layer(name: str) -> None:
     """The same layers that the kernels multiply pairs of weights in; none with huge biases."""
     graph = GRAPHS[name]

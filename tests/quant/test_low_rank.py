@@ -51,7 +51,9 @@ def triple(
         (pair(12, 4, 9, bias=np.full(4, 0.1, np.float32)), set()),
         (pair(12, 4, 9, "relu"), set()),
         (pair(12, 12, 20), set()),
-        (pair(12, 9, 9), set()),
+        (pair(12, 9, 9), {"z"}),
+        (pair(12, 11, 4), {"z"}),  # a projector that the layer after an RNN shares
+        (pair(12, 12, 4), set()),
         (triple(16, 4, 6, 16), {"z1", "z2"}),
         (triple(16, 4, 3, 16), {"z1", "z2"}),
         (triple(4, 4, 6, 16), {"z2"}),
