@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
+import projgen
 from benchmarks.measuring import (
     GRU_DENSE,
     LENGTHS,
@@ -18,6 +23,10 @@ from benchmarks.measuring import (
     costs,
     ratio,
 )
+from projgen.harness.measurement import Measurement
+from projgen.ir.numerics import GruNumerics, LstmNumerics
+from projgen.projection.layers import ProjectedLSTM
+from projgen.quant.model import QuantizedModel
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 GOALS = {(LSTM_DENSE, "cortex-m4"): "1.1", (LSTM_DENSE, "cortex-m55"): "0.2"}
@@ -36,7 +45,64 @@ read. `goal` is what the design asks for, `CMSIS-NN` what its int8 LSTM of this 
 `portable C` the same bytes from the C99 kernels (the mean step of {longest}, as its copies depend on alignment).
 """
 
+# Whole networks: recurrent layer, steps, inputs, units, classes; most instructions asked for on M4 and M55.
+NETWORKS = {
+    "LSTM 28 -> 20, 28 steps, FC 10": (nn.LSTM, 28, 28, 20, 10, (128_000, 30_000)),
+    "LSTM 12 -> 100, 20 steps, FC 9": (nn.LSTM, 20, 12, 100, 9, (900_000, 180_000)),
+    "GRU 12 -> 64, 20 steps, FC 9": (nn.GRU, 20, 12, 64, 9, (310_000, 70_000)),
+    "LSTM 12 -> 26, joint rank 14, 20 steps, FC 9": (ProjectedLSTM, 20, 12, 26, 9, (None, None)),
+}
+
+NETWORKS_TEXT = """
+## Whole networks
+
+A recurrent layer and a fully connected one behind its last step, everything in the run function; random weights, whose
+scales the calibration data decide on as in any model. `code` is all flash but weights, tables of the activations
+included; `arena` leaves the input out.
+"""
+
 pytestmark = pytest.mark.qemu
+
+
+class Classifier(nn.Module):
+    """Classes from the last step of a recurrent layer."""
+
+    def __init__(self, rnn: nn.Module, units: int, classes: int) -> None:
+        super().__init__()
+        self.rnn = rnn
+        self.fc = nn.Linear(units, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(self.rnn(x)[0][:, -1])
+        return y
+
+
+@cache
+def network(title: str) -> tuple[QuantizedModel, int]:
+    """The quantised network, and k of its recurrent layer."""
+    kind, steps, inputs, units, classes, _ = NETWORKS[title]
+    torch.manual_seed(0)
+    options = {"input_rank": 14, "output_rank": 14, "joint": True} if kind is ProjectedLSTM else {}
+    rnn = kind(inputs, units, batch_first=True, **options)
+    q = projgen.quantize(Classifier(rnn, units, classes).eval(), torch.randn(16, steps, inputs))
+    (n,) = (node.numerics for node in q.graph.nodes if isinstance(node.numerics, LstmNumerics | GruNumerics))
+    return q, n.k
+
+
+def network_rows(folder: Path) -> list[list[object]]:
+    """Per network and target: instructions and sizes; every output is compared with the simulator's."""
+    rows: list[list[object]] = []
+    for place, (title, (_, steps, inputs, *_, goals)) in enumerate(NETWORKS.items()):
+        q, k = network(title)
+        x = np.random.default_rng(1).normal(size=(2, steps, inputs)).astype(np.float32)
+        for target, goal in zip(TARGETS, goals, strict=True):
+            artifact = projgen.compile(q, target=target, out=folder / f"{place}_{target}", name="net")
+            artifact.verify(x)
+            m: Measurement = artifact.measure(x)
+            sizes = (m.weight_bytes, m.code_bytes, m.arena_bytes, m.stack_bytes)
+            name = f"{title}, {target}, k = {k}"
+            rows.append([name, f"{m.instructions or 0:,}", f"{goal:,}" if goal else "", *(f"{s:,}" for s in sizes)])
+    return rows
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
@@ -69,7 +135,7 @@ def profile(c: Cost) -> list[str]:
     return ["", f"{c.title} on {c.target}:", "", *table(("function", "instructions", "share"), rows)]
 
 
-def page() -> str:
+def page(folder: Path) -> str:
     """The text of the page; the same on every machine with the same compiler and emulator."""
     lines = INTRODUCTION.format(lengths=", ".join(map(str, LENGTHS)), longest=LENGTHS[-1]).splitlines()
     head = ("layer", "MAC", "instructions", "per MAC", "goal", "CMSIS-NN", "portable C", "times slower")
@@ -78,6 +144,8 @@ def page() -> str:
         fast = costs(target)
         share = ratio(fast[LSTM_PROJECTED], fast[LSTM_DENSE])
         lines += ["", f"The projected LSTM step executes {share:.3f} of the dense one's instructions."]
+    titles = ("network", "instructions", "goal", "weights B", "code B", "arena B", "stack B")
+    lines += [*NETWORKS_TEXT.splitlines(), "", *table(titles, network_rows(folder))]
     lines += ["", "## Profile by function", "", f"A sequence of {LENGTHS[-1]} steps."]
     for target in TARGETS:
         for title in (LSTM_DENSE, LSTM_PROJECTED, LSTM_JOINT, GRU_DENSE):
@@ -85,7 +153,7 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_page_is_written() -> None:
-    text = page()
+def test_the_page_is_written(tmp_path: Path) -> None:
+    text = page(tmp_path)
     PAGE.write_text(text, encoding="utf-8")
     assert all(title in text for target in TARGETS for title in costs(target))

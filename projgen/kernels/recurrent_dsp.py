@@ -20,6 +20,7 @@ from projgen.quant.recurrent import joint_bounds, joint_reach, low_rank_bounds, 
 from projgen.targets import Target
 
 _UNROLL: Final = 8  # quads of columns in a loop's body, at most
+_UNROLL_LSTM: Final = 14  # the same of an LSTM's gates, whose quads are short
 _FRAME_COLUMNS: Final = 48  # a longer operand stays in memory
 _HIGHEST_STRIDE: Final = 2040  # cells lie within an immediate offset of the hidden state
 _MOST_QUADS: Final = 511  # an operand is stepped back by an immediate
@@ -73,11 +74,11 @@ class Side:
         return -(-self.width // 4) * 4
 
 
-def loop_of(quads: int) -> Loop:
+def loop_of(quads: int, unroll: int = _UNROLL) -> Loop:
     """The cheapest loop over at least ``quads`` quads; a short one is unrolled whole."""
-    if quads <= _UNROLL:
+    if quads <= unroll:
         return Loop(quads, 1)
-    choices = [Loop(u, -(-quads // u)) for u in range(4, _UNROLL + 1)]
+    choices = [Loop(u, -(-quads // u)) for u in range(4, unroll + 1)]
     return min(choices, key=lambda c: (c.instructions(14, 2), c.quads))
 
 
@@ -142,7 +143,7 @@ def _joint_operand(graph: Graph, node: Node, x: Side) -> Operands:
     )
     block, instructions = _factor_block(x.even, loop, x.low_rank.shift, wide)
     fields: dict[str, Field] = {"input_factor": TableRef("joint_factor"), "recurrent_factor": 0}
-    return Operands((block.function, ""), fields, [stream], [block], 6.0 * x.features + instructions)
+    return Operands((block.function, ""), fields, [stream], [block], widening(x) + instructions)
 
 
 def _factor_block(rows: int, loop: Loop, shift: int, wide: bool) -> tuple[Block, float]:
@@ -169,6 +170,12 @@ def factor(graph: Graph, node: Node, side: Side) -> tuple[Block, Table, float]:
     return block, table(table_name, layout, constants, "packed row pairs: starts, weights, multipliers"), instructions
 
 
+def widening(x: Side) -> float:
+    """Instructions to make int16 of the input."""
+    quads, extra = -(-x.features // 4), 2 * min(x.shift, 2)
+    return quads * (8.0 + extra if quads > 8 else 6.0 + extra) + 8.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Operands:
     """What builds the operand of a step: the factors' blocks and streams, and the instructions."""
@@ -185,7 +192,7 @@ def _operands(graph: Graph, node: Node, x: Side, h: Side, stride: int) -> Operan
     fields: dict[str, Field] = {"input_factor": 0, "recurrent_factor": 0}
     tables: list[Table] = []
     blocks: list[Block] = []
-    instructions = 6.0 * x.features + (0.6 * stride if h.low_rank is None else 0.0)
+    instructions = widening(x) + (0.6 * stride if h.low_rank is None else 0.0)
     for side in (x, h):
         if side.low_rank is None:
             continue
@@ -222,7 +229,7 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
         loop, half = Loop(columns // 4, 1), columns % 4 == 2
     else:
         x_padded = x.fours
-        loop, half = loop_of((x.fours + h.fours) // 4), False
+        loop, half = loop_of((x.fours + h.fours) // 4, _UNROLL_LSTM), False
         columns = loop.columns
     if columns > 4 * _MOST_QUADS:
         return None
@@ -313,7 +320,6 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
     blocks = -(-units // 2)
     operand = -(-(padded[0] + max(padded[1], 0 if h.low_rank else stride)) // 4) * 4
     widened = x.fours if x.low_rank is None else -(-x.features // 4) * 4
-    staged = units % 2
     parameters: dict[str, int | str | tuple[int, ...]] = {
         "inputs": x.features,
         "units": units,
@@ -329,7 +335,6 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
         "x_shift": x.shift,
         "h_shift": h.shift,
         "widened": operand,
-        "staged": (operand + widened) * staged,
         "input_factor": extras.functions[0],
         "recurrent_factor": extras.functions[1],
     }
@@ -342,8 +347,8 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
         fields=fields,
         tables=tuple(tables),
         sources=("pg_activation.h", "pg_recurrent_dsp.h", "pg_gru_dsp.h"),
-        instructions=70.0 + extras.instructions + blocks * (around + products) + 6.0 * staged * units,
+        instructions=70.0 + extras.instructions + blocks * (around + products),
         blocks=(*extras.blocks, step),
-        scratch_bytes=2 * (operand + widened) + staged * (units + 1),
+        scratch_bytes=2 * (operand + widened),
         state_bytes=4 * stride,
     )

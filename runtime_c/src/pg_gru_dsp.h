@@ -65,7 +65,9 @@ PG_INLINE void pg_gru_dsp_cells(const int16_t *operand, const uint32_t *stream, 
             const int32_t narrow = pg_clamp((next + 128) >> 8, -128, 127);
             hidden[j + i] = (int16_t)next;
             hidden[s.stride + j + i] = (int16_t)(narrow * (1 << s.hidden_shift));
-            y[j + i] = (int8_t)narrow;
+            if (j + i < s.units) {
+                y[j + i] = (int8_t)narrow;
+            }
         }
         stream = m + 6;
     }

@@ -16,7 +16,6 @@ from projgen.harness.build import Image
 from projgen.harness.records import Record
 from projgen.harness.run import execute
 from projgen.ir.graph import Graph
-from projgen.ops.record import Sample
 from tests.chain.nets import nets
 from tests.chain.support import Part, build, draw, operator_samples, part
 
@@ -121,13 +120,6 @@ def fast(target: str) -> set[str]:
     return {f"{op}_{'mve' if target == 'cortex-m55' else 'dsp'}" for op in RECURRENT}
 
 
-def is_affine(sample: Sample, kernel: str) -> bool:
-    """Whether nothing in a step depends on an address: a copied row of odd length does, through ``memcpy``."""
-    (node,) = sample.graph.nodes
-    hidden = int(sample.graph.type(node.output).shape[-1])
-    return not kernel.endswith("portable") and not (kernel == "gru_dsp" and hidden % 2)
-
-
 @pytest.mark.qemu
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
@@ -135,8 +127,9 @@ def test_every_recurrent_sample_is_affine_too(target: str, tmp_path: Path) -> No
     samples = [s for s in operator_samples() if s.graph.nodes[0].op in RECURRENT]
     made = [part(s.graph, (), s.name) for s in samples]
     image = build(made, target, tmp_path)
-    quick = [p for p in range(len(made)) if is_affine(samples[p], image.models[p].layers[0].kernel)]
-    assert len(quick) >= 15
+    kernels = [model.layers[0].kernel for model in image.models]
+    quick = [p for p, kernel in enumerate(kernels) if not kernel.endswith("portable")]  # its memcpy looks at alignments
+    assert len(quick) >= 24
     for place in quick:
         (x,) = draw(made[place].graph, 3, max(LENGTHS))[2]
         records = [Record((x[:t],), place) for t in LENGTHS]
