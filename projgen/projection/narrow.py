@@ -16,12 +16,14 @@ from projgen.pca.collect import LayerStats, collect
 from projgen.pca.counting import count_learnables
 from projgen.pca.discover import Layer, find_layers, owned_copy
 from projgen.progress import Clock, Reporter
+from projgen.projection.allocate import allocations
 from projgen.projection.factors import Array
 from projgen.projection.measure import OutputError, samples_of
 from projgen.projection.merge import Ranking, narrowed, narrowed_stats, rank_units
-from projgen.projection.predict import Predictor
+from projgen.projection.predict import Predictor, Weighting
 from projgen.projection.ranks import Choice
 from projgen.projection.refit import refitted
+from projgen.projection.rehearse import rehearsed
 from projgen.projection.search import measured_choice, realise
 from projgen.projection.shared import shared_readers
 from projgen.projection.trace import Group, find_groups
@@ -32,6 +34,8 @@ _LARGE = 1_000_000
 _STATISTICS = 1024
 _REFIT = 4096
 _MEASURED = 4
+_APART = 2
+_USABLE = 0.2
 _BASE_TRIALS = 24
 _TRIALS = 10
 
@@ -110,6 +114,7 @@ class Forecast:
         start: the network, with the statistics of the kept features and rows. kept: the units per group.
         work: its predictor. size: its learnables. merge_loss: predicted loss of the merges.
         readers: linear layers that may share an RNN's output projector.
+        equal: all groups kept the same share of their units.
     """
 
     start: Start
@@ -118,6 +123,7 @@ class Forecast:
     size: int
     merge_loss: float
     readers: Mapping[str, str]
+    equal: bool = True
 
     @property
     def least(self) -> int:
@@ -158,13 +164,13 @@ def forecasts(
     if prune is False:
         return found
     rankings = unit_rankings(teacher, stats, {layer.module_name for layer in layers}, groups)
-    for fraction, kept, model, here in _fractions(teacher, layers, rankings):
+    for fraction, equal, kept, model, here in _fractions(teacher, layers, rankings):
         narrow = narrowed_stats(stats, here, kept)
         rows = {name: chosen for r, chosen in kept for name in r.group.producers}
         start = Start(fraction, model, here, narrow, _row_index(teacher, rows))
         lost = sum(float(ranking.left[len(index)]) for ranking, index in kept)
         work = Predictor(model, narrow, here, readers)
-        found.append(Forecast(start, kept, work, count_learnables(model), lost, readers))
+        found.append(Forecast(start, kept, work, count_learnables(model), lost, readers, equal))
     return found
 
 
@@ -202,7 +208,8 @@ def best_candidate(
     """The network of the wanted size with the least measured output error.
 
     The most promising forecasts (by measured error, of large models by predicted loss) are made anew from
-    statistics of their own and searched around.
+    statistics of their own and searched around. Where even the best is far from the original, every forecast
+    takes part and the error after a short distillation decides.
     """
     budget, fitting = reachable(found, goal, prune=prune)
     tried = [f for f in fitting if f.start.fraction == 1.0]
@@ -211,24 +218,45 @@ def best_candidate(
         narrower.sort(key=lambda f: error_of(f.realise(budget)))
     else:
         narrower.sort(key=lambda f: f.loss(budget))
-    tried += narrower[:_MEASURED]
+    apart = [f for f in narrower if not f.equal][:_APART]
+    tried += [f for f in narrower if f.equal][: _MEASURED - len(apart) // 2] + apart
     few = samples_of(batches, teacher, _STATISTICS)
-    best: Candidate | None = None
+    made: list[Candidate] = []
     for forecast in tried:
-        start, work = forecast.start, forecast.work
-        if start.fraction < 1.0:
-            own = owned_copy(start.model).eval().requires_grad_(False)
-            collected = collect(own, start.layers, few, curvature=True, device=device)
-            start = replace(start, stats=collected.layers)
-            work = Predictor(start.model, start.stats, start.layers, forecast.readers)
-        removal = forecast.size - budget
-        for candidate in _projections(teacher, start, work, removal, error_of, batches, device, reporter):
+        start, work = _restarted(forecast, few, device)
+        for candidate in _projections(
+            teacher, start, work, forecast.size - budget, error_of, batches, device, reporter, trials=True
+        ):
             how = " refitted" * candidate.refit
             reporter.step(f"{candidate.fraction:.0%} of the units{how}: output error {candidate.error:.4g}")
-            if best is None or candidate.error < best.error:
-                best = candidate
-    assert best is not None  # something fits the budget, and each that fits makes a candidate
-    return best
+            made.append(candidate)
+    best = min(made, key=lambda c: c.error)
+    if best.error < _USABLE or found[0].size >= _LARGE:
+        return best
+    for forecast in narrower:
+        if forecast not in tried:
+            start, work = _restarted(forecast, few, device)
+            removal = forecast.size - budget
+            made += _projections(teacher, start, work, removal, error_of, batches, device, reporter, trials=False)
+    widths = {tuple(layer.outputs for layer in candidate.layers): candidate for candidate in sorted(made, key=_badness)}
+    chosen = rehearsed(teacher, list(widths.values()), few, error_of, device, reporter)
+    reporter.step(f"{chosen.fraction:.0%} of the units chosen after a short distillation of each candidate")
+    return chosen
+
+
+def _badness(candidate: Candidate) -> float:
+    return -candidate.error
+
+
+def _restarted(forecast: Forecast, samples: list[tuple[Tensor, ...]], device: torch.device) -> tuple[Start, Predictor]:
+    """The start of a forecast with statistics of its own if it is narrower."""
+    start = forecast.start
+    if start.fraction == 1.0:
+        return start, forecast.work
+    own = owned_copy(start.model).eval().requires_grad_(False)
+    collected = collect(own, start.layers, samples, curvature=True, device=device)
+    start = replace(start, stats=collected.layers)
+    return start, Predictor(start.model, start.stats, start.layers, forecast.readers)
 
 
 def predicted_candidate(found: list[Forecast], goal: float, *, prune: bool | str) -> Candidate:
@@ -242,19 +270,14 @@ def predicted_candidate(found: list[Forecast], goal: float, *, prune: bool | str
 
 def _fractions(
     teacher: nn.Module, layers: list[Layer], rankings: list[Ranking]
-) -> Iterator[tuple[float, list[tuple[Ranking, Array]], nn.Module, list[Layer]]]:
-    """Per keep fraction: the kept units, the narrowed network and its layers."""
+) -> Iterator[tuple[float, bool, list[tuple[Ranking, Array]], nn.Module, list[Layer]]]:
+    """Per keep fraction, and whether it is the same for all groups: kept units, narrowed network, its layers."""
     names = {layer.name for layer in layers}
-    seen: set[tuple[int, ...]] = set()
     fractions = FRACTIONS if count_learnables(teacher) < _LARGE else _LARGE_FRACTIONS
-    for fraction in fractions[1:] if rankings else ():
-        sizes = tuple(max(1, round(fraction * r.group.size)) for r in rankings)
-        if sizes in seen:
-            continue
-        seen.add(sizes)
+    for fraction, sizes, equal in allocations(teacher, rankings, fractions[1:]):
         kept = [(r, np.sort(r.order[:size])) for r, size in zip(rankings, sizes, strict=True)]
         model = narrowed(teacher, kept)
-        yield fraction, kept, model, [layer for layer in find_layers(model) if layer.name in names]
+        yield fraction, equal, kept, model, [layer for layer in find_layers(model) if layer.name in names]
 
 
 def _projections(
@@ -266,15 +289,23 @@ def _projections(
     batches: Batches,
     device: torch.device,
     reporter: Reporter,
+    *,
+    trials: bool,
 ) -> list[Candidate]:
-    """The start projected to size, with and without refit."""
+    """The start projected to size, with and without refit, with and without shared projectors.
+
+    Args:
+        trials: search around the predicted choice by measured error.
+    """
     fraction, narrow, layers = start.fraction, start.model, start.layers
-    trials = _BASE_TRIALS if fraction == 1.0 else _TRIALS
-    found = measured_choice(work, narrow, layers, removal, error_of, reporter, trials=trials)
+    count = (_BASE_TRIALS if fraction == 1.0 else _TRIALS) if trials else 1
+    found = measured_choice(work, narrow, layers, removal, error_of, reporter, trials=count)
     made = [Candidate(found.model, found.error, found.chosen, layers, work, fraction, False)]
     if all(layer.hidden for layer in layers):
         return made
-    for chosen in _distinct(work.for_removal(removal), found.chosen):
+    shared = work.for_removal(removal, {name: Weighting(shared=True) for name in work.cells_with_readers})
+    choices = (shared,) if work.removed(shared) >= removal else ()
+    for chosen in _distinct(work.for_removal(removal), found.chosen, *choices):
         with reporter.clock.stage("refit"):
             model = refit_to(teacher, start, work, chosen, batches, device)
         made.append(Candidate(model, error_of(model), chosen, layers, work, fraction, True))

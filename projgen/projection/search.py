@@ -72,8 +72,8 @@ def measured_choice(
     bent: dict[str, Weighting] = {x.name: Weighting() for x in layers}
     best = attempt(bent)
     for layer in layers:
-        forms = ("joint", "separate") if layer.kind is Kind.LSTM else ()
-        sharing = (True, False) if layer.name in work.cells_with_readers else ()
+        forms = ("joint", "separate") if layer.kind is Kind.LSTM and trials > 1 else ()
+        sharing = (True, False) if layer.name in work.cells_with_readers and trials > 1 else ()
         for change in (*({"form": form} for form in forms), *({"shared": shared} for shared in sharing)):
             tried = {**bent, layer.name: replace(bent[layer.name], **change)}  # type: ignore[arg-type]
             found = attempt(tried)
