@@ -33,7 +33,8 @@ _LARGE_FRACTIONS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)
 _LARGE = 1_000_000
 _STATISTICS = 1024
 _REFIT = 4096
-_MEASURED = 4
+_MEASURED = 5
+_BEHIND = 4.0
 _APART = 2
 _USABLE = 0.2
 _BASE_TRIALS = 24
@@ -212,14 +213,7 @@ def best_candidate(
     takes part and the error after a short distillation decides.
     """
     budget, fitting = reachable(found, goal, prune=prune)
-    tried = [f for f in fitting if f.start.fraction == 1.0]
-    narrower = [f for f in fitting if f.start.fraction < 1.0]
-    if found[0].size < _LARGE:
-        narrower.sort(key=lambda f: error_of(f.realise(budget)))
-    else:
-        narrower.sort(key=lambda f: f.loss(budget))
-    apart = [f for f in narrower if not f.equal][:_APART]
-    tried += [f for f in narrower if f.equal][: _MEASURED - len(apart) // 2] + apart
+    narrower, tried = _promising(fitting, budget, error_of if found[0].size < _LARGE else None)
     few = samples_of(batches, teacher, _STATISTICS)
     made: list[Candidate] = []
     for forecast in tried:
@@ -242,6 +236,22 @@ def best_candidate(
     chosen = rehearsed(teacher, list(widths.values()), few, error_of, device, reporter)
     reporter.step(f"{chosen.fraction:.0%} of the units chosen after a short distillation of each candidate")
     return chosen
+
+
+def _promising(
+    fitting: list[Forecast], budget: int, error_of: OutputError | None
+) -> tuple[list[Forecast], list[Forecast]]:
+    """The narrower forecasts, best first by measured error (predicted loss without ``error_of``), and those to try.
+
+    The whole network is not tried where it is clearly behind the best of them.
+    """
+    judged = [(f.loss(budget) if error_of is None else error_of(f.realise(budget)), f) for f in fitting]
+    judged.sort(key=lambda pair: pair[0])
+    narrower = [f for _, f in judged if f.start.fraction < 1.0]
+    least = judged[0][0]
+    whole = [f for error, f in judged if f.start.fraction == 1.0 and (error_of is None or error <= _BEHIND * least)]
+    apart = [f for f in narrower if not f.equal][:_APART]
+    return narrower, whole + [f for f in narrower if f.equal][: _MEASURED - len(apart) // 2] + apart
 
 
 def _badness(candidate: Candidate) -> float:
