@@ -372,3 +372,18 @@ def test_info_says_where_the_time_went(capsys: pytest.CaptureFixture[str]) -> No
     assert {*pca.seconds, "selection", "ranks", "factors", "refit", "measuring"} == set(measured.seconds)
     assert all(value > 0 for value in measured.seconds.values())
     assert f"Time: {max(measured.seconds, key=measured.seconds.__getitem__)} " in capsys.readouterr().out
+
+
+def test_a_wide_convolution_takes_ranks_beyond_its_grid() -> None:
+    torch.manual_seed(9)
+    model = nn.Sequential(nn.Conv1d(200, 200, 9, padding=4), nn.Flatten(), nn.Linear(200 * 16, 3))
+    pca = NeuronPCA(model, torch.randn(120, 200, 16), layer_names="0", verbosity="off")
+    layers = [stats.layer for stats in pca.collected.layers.values()]
+    work = Predictor(model, pca.collected.layers, layers)
+    (problem,) = conv_problems(dense_weights(model, layers[0]), pca.collected.layers["0"])
+    whole = least_squares(problem, start_projector(problem))
+    for r_in, r_out in ((30, None), (160, 180), (175, None)):
+        expected = output_errors(problem, whole, r_in)[-1 if r_out is None else r_out] / problem.total
+        assert 1 - work.explained(layers[0], Choice(r_in, r_out)) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    projected, info = projgen.compress(model, pca, ranks={"0": (160, 180)}, verbosity="off")
+    assert info.layers[0].ranks == (160, 180) and projected[0].network is not None
