@@ -56,6 +56,16 @@ def over_residual(node: Node) -> frozenset[str]:
     return frozenset({"residual"} if node.inputs["residual"] != node.inputs["x"] else ())
 
 
+def overwrites(g: Geometry) -> bool:
+    """Whether each output row may be written over the input map once the rows under it are copied, all channels at
+    once."""
+    (in_h, in_w, in_c), (out_h, out_w, out_c) = g.x.step_shape, g.y.step_shape
+    in_row, out_row = in_w * in_c * g.x.dtype.bytes, out_w * out_c * g.y.dtype.bytes
+    span = (g.w[1] - 1) * g.attrs.dilation[0] + 1
+    loaded = (max(0, oy * g.attrs.stride[0] - g.attrs.padding[0] + span) for oy in range(out_h))
+    return all(rows >= in_h or (oy + 1) * out_row <= rows * in_row for oy, rows in enumerate(loaded))
+
+
 def window_field(g: Geometry, zero_point: int) -> tuple[int, ...]:
     """Initialiser of ``pg_window``."""
     top, _, left, _ = g.attrs.padding

@@ -9,7 +9,7 @@ import numpy as np
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.conv import Geometry, geometry, over_residual, window_field
+from projgen.kernels.conv import Geometry, geometry, over_residual, overwrites, window_field
 from projgen.kernels.conv_dsp_layouts import MatrixStream
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import SUFFIX, matrix_numerics, peak
@@ -253,7 +253,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         blocks=tuple(blocks),
         instructions=groups * pixels * (made.per_block / 3 + widened + copied + 20),
         scratch_bytes=ring + (kernel_h * pitch * itemsize if padded else 0),
-        in_place=over_residual(node) if residual else frozenset(),
+        in_place=over_residual(node) if residual else frozenset({"x"} if padded and overwrites(g) else ()),
         row_function=f"{function}_row",
         row_instructions=groups * pixels * (made.per_block / 3 + widened + copied + 20)
         + height * (100 + (40 * kernel_h if padded else 0) + (made.per_block if width % 3 else 0)),

@@ -100,13 +100,17 @@ class Planes:
         return self.copied_columns * (17 * self.pairs + 12 * (self.lead + self.tail) + 30) + 15
 
 
-def planes(g: Geometry) -> Planes:
-    """What the windows of ``g`` can see; columns have one row more where words of two rows reach that far."""
+def planes(g: Geometry, *, whole_words: bool) -> Planes:
+    """What the windows of ``g`` can see.
+
+    Args:
+        whole_words: blocks read words of rows 2 i and 2 i + 1 alone; others reach one row farther.
+    """
     (top, _, left, _), (sh, sw), (dh, dw) = g.attrs.padding, g.attrs.stride, g.attrs.dilation
     (height, width, _), (rows, columns, _) = g.x.step_shape, g.y.step_shape
     _, kh, kw, _ = g.w
     seen = (rows - 1) * sh + (kh - 1) * dh + 1
-    held = seen + 2 + (seen + 2) % 2
+    held = seen + seen % 2 + (0 if whole_words else 2)
     across = (columns - 1) * sw + (kw - 1) * dw + 1
     copied = max(0, min(height, seen - top))
     lead = top % 2 if copied else 0
@@ -195,12 +199,13 @@ def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     if not g.is_depthwise or {g.x.dtype, g.y.dtype} != {DType.INT8}:
         return None
     requant, zero = matrix_numerics(node).requant, matrix_numerics(node).input_zero_point
-    p, clamped = planes(g), is_clamped(graph, node)
+    p, clamped = planes(g, whole_words=True), is_clamped(graph, node)
     layout: TripleTable | TapTable
     found = _fast(g, p, requant.shift, clamped)
     if found is not None:
         kind, layout = "depthwise", TripleTable(g.w)
     else:
+        p = planes(g, whole_words=False)
         found = _any(g, p, requant.shift, clamped)
         if found is None:
             return None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.conv import geometry, window_field
+from projgen.kernels.conv import geometry, overwrites, window_field
 from projgen.kernels.conv_dsp import Parameters, call, is_clamped
 from projgen.kernels.conv_dsp_layouts import as_words, halves, signed, words
 from projgen.kernels.layouts import table
@@ -107,6 +107,7 @@ def _rows(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         ),
         instructions=out_h * per_row + kernel_h * pitch * 0.5 + 40,
         scratch_bytes=kernel_h * pitch,
+        in_place=frozenset({"x"} if g.attrs.dilation[0] == 1 and overwrites(g) else ()),
         row_function=f"{function}_row",
         row_instructions=out_h * (per_row + 40 * kernel_h) + 40,
         code_bytes=4 * per_quad + 100,

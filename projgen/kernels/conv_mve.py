@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from projgen.ir.graph import Graph, Node
 from projgen.kernels import conv_mve_block as blocks
-from projgen.kernels.conv import Geometry, geometry, window_field
+from projgen.kernels.conv import Geometry, geometry, overwrites, window_field
 from projgen.kernels.linear import matrix_numerics
 from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
@@ -138,16 +138,6 @@ def ring(g: Geometry, pitch: int, channels: int) -> Ring:
     return Ring(pitch, line, count, columns, filled, loads + 30)
 
 
-def overwrites(g: Geometry) -> bool:
-    """Whether each output row may be written over the input map once the lines under it are loaded, all channels at
-    once."""
-    (in_h, in_w, in_c), (out_h, out_w, out_c) = g.x.step_shape, g.y.step_shape
-    in_row, out_row = in_w * in_c * g.x.dtype.bytes, out_w * out_c * g.y.dtype.bytes
-    span = (g.w[1] - 1) * g.attrs.dilation[0] + 1
-    loaded = (max(0, oy * g.attrs.stride[0] - g.attrs.padding[0] + span) for oy in range(out_h))
-    return all(rows >= in_h or (oy + 1) * out_row <= rows * in_row for oy, rows in enumerate(loaded))
-
-
 def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     g = geometry(graph, node)
     if g.is_depthwise or not blocks.fits(node, g):
@@ -271,6 +261,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         + height * (20 + 9 * kernel_h)
         + 100,
         scratch_bytes=(operand + pixels - 1) * pitch + SLACK + lines.bytes + SLACK,
+        in_place=frozenset({"x"} if overwrites(g) else ()),
         row_function=f"{function}_row" if has_row else "",
         row_instructions=height * (-(-width // pixels) * made.per_block + width * per_window + 200)
         + height * (g.w[1] * (lines.loads + 20) + 20),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.conv import Geometry, geometry, window_field
-from projgen.kernels.conv_mve import SLACK, call_of, overwrites, ring
+from projgen.kernels.conv import Geometry, geometry, overwrites, window_field
+from projgen.kernels.conv_mve import SLACK, call_of, ring
 from projgen.kernels.conv_mve_block import Parameters, fits
 from projgen.kernels.conv_mve_layouts import LaneStream, PatchStream
 from projgen.kernels.layouts import table
@@ -157,7 +158,8 @@ class Walk:
         return Block("depthwise_mve.h.j2", name, tuple(parameters.items()))
 
 
-def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _strips(graph: Graph, node: Node, _target: Target, *, by_rows: bool = False) -> KernelChoice | None:
+    """``by_rows``: strips of output rows, which can also be computed one by one."""
     g = geometry(graph, node)
     if not g.is_depthwise or g.w[0] != g.x.step_shape[2] or {g.x.dtype, g.y.dtype} != {DType.INT8}:
         return None
@@ -165,7 +167,7 @@ def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     clamped = (requant.low, requant.high) != (g.y.dtype.low, g.y.dtype.high)
     height, width = axes(g)
     walks = [Walk(height, width, False, requant.shift, clamped), Walk(width, height, True, requant.shift, clamped)]
-    walks = [w for w in walks if w.fits]
+    walks = [w for w in walks if w.fits and (not by_rows or (w.across and w.aside.outputs % w.columns == 0))]
     if not walks:
         return None
     channels = g.w[0]
@@ -174,14 +176,14 @@ def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     main = walk.block(walk.columns)
     last = walk.block(1) if walk.aside.outputs % walk.columns else main
     function = main.function.replace("pg_depthwise_mve_", "pg_depthwise_mve_strips_")
-    function += "" if last is main else "_and_c1"
+    function += f"{'' if last is main else '_and_c1'}{'_by_rows' if by_rows else ''}"
     struct = "pg_depthwise_mve_params"
-    call = call_of(function, "pg_depthwise_mve", struct, g, (main, last), residual=0, row=0)
+    call = call_of(function, "pg_depthwise_mve", struct, g, (main, last), residual=0, row=int(by_rows))
     layout = PatchStream(g.w, walk.across)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     blocks = [main, *([last] if last is not main else [])]
     return KernelChoice(
-        kernel="depthwise_mve",
+        kernel="depthwise_rows_mve" if by_rows else "depthwise_mve",
         function=function,
         struct=struct,
         fields={
@@ -196,6 +198,7 @@ def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
             "input_zero_point": matrix_numerics(node).input_zero_point,
             "out": (requant.zero_point, requant.low, requant.high),
             "ahead": int(ahead),
+            "taken": walk.aside.kernel + (walk.columns - 1) * walk.aside.stride,
         },
         tables=(table("stream", layout, constants, "weights, bias and halved multiplier of each channel"),),
         sources=("pg_depthwise_mve.h",),
@@ -203,6 +206,10 @@ def _strips(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         instructions=walk.instructions(channels),
         scratch_bytes=16 + (2 if ahead else 1) * walk.words,
         in_place=frozenset({"x"} if ahead else ()),
+        row_function=f"{function}_row" if by_rows else "",
+        rows=walk.columns,
+        row_instructions=walk.instructions(channels) + walk.aside.outputs // walk.columns * 200,
+        row_scratch_bytes=16 + walk.words,
     )
 
 
@@ -271,5 +278,6 @@ def _any(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
 
 KERNELS = (
     KernelDef("depthwise_mve", "conv2d", frozenset({"mve"}), _strips),
+    KernelDef("depthwise_rows_mve", "conv2d", frozenset({"mve"}), partial(_strips, by_rows=True)),
     KernelDef("depthwise_mve_any", "conv2d", frozenset({"mve"}), _any),
 )

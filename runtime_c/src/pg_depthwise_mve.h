@@ -50,7 +50,8 @@ typedef struct {
     int32_t together; /* positions that a patch gives: 1 or 2 */
     int32_t input_zero_point;
     pg_depthwise_mve_out out;
-    bool ahead; /* words are made one strip ahead */
+    bool ahead;    /* words are made one strip ahead */
+    int32_t taken; /* columns under a strip */
 } pg_depthwise_mve_params;
 
 /* Four columns of 16 channels. */
@@ -215,6 +216,36 @@ PG_KERNEL void pg_depthwise_mve(const pg_depthwise_mve_params *p, pg_depthwise_m
                 run(made, stream, y + ox * p->aside.y_step + first, &block, count);
             }
         }
+        stream += 6 * 16;
+    }
+}
+
+/* One strip whose columns are rows: from pointers to them. Scratch: 16 zero points, then the words of a
+ * strip. residual is NULL. */
+PG_KERNEL void pg_depthwise_mve_row(const pg_depthwise_mve_params *p, pg_depthwise_mve_run *run,
+                                    pg_depthwise_mve_run *last, const int8_t *const *rows,
+                                    const int8_t *residual, int8_t *y, void *scratch) {
+    const uint32_t zeros = pg_conv_mve_word(p->input_zero_point, false);
+    const uint32_t *stream = p->stream;
+    int8_t *pad = (int8_t *)scratch;
+    int8_t *words = pad + 16;
+    const int32_t inside = p->along.pad * 64;
+    const int32_t end = inside + p->loaded * 64;
+    pg_depthwise_mve_block block;
+    pg_depthwise_mve_columns columns;
+    (void)last;
+    (void)residual;
+    pg_depthwise_mve_describe(p, p->strip, &block);
+    pg_conv_mve_fill(pad, zeros, 16 + inside);
+    pg_conv_mve_fill(words + end, zeros, p->words - end);
+    for (int32_t first = 0; first < p->channels; first += 16) {
+        const int32_t count = p->channels - first < 16 ? p->channels - first : 16;
+        for (int32_t j = 0; j < 4; ++j) {
+            columns.from[j] = j < p->taken ? rows[j] + first : pad;
+            columns.step[j] = j < p->taken ? p->along.x_step : 0;
+        }
+        pg_depthwise_mve_interleave(&columns, words + inside, p->loaded, count);
+        run(words, stream, y + first, &block, count);
         stream += 6 * 16;
     }
 }

@@ -28,14 +28,19 @@ typedef struct {
 typedef void pg_depthwise_rows_dsp_block(const int8_t *rows, const uint32_t *stream, int8_t *y,
                                          const pg_depthwise_rows_dsp_out *p);
 
-/* Output row oy, from kernel_h row pointers or (rows NULL) from the map x; the borders of scratch are filled.
- */
+/* Output row oy, from kernel_h row pointers or (rows NULL) from the map x, where the rows that the last
+ * output row shares are moved up; the borders of scratch are filled. */
 PG_INLINE void pg_depthwise_rows_dsp_line(const pg_depthwise_rows_dsp_params *p, const void *rows,
                                           const int8_t *x, int32_t oy, int8_t *y, int8_t *scratch,
                                           pg_depthwise_rows_dsp_block *block) {
     const pg_window *g = &p->window;
     const int32_t length = g->in_w * g->in_c;
-    for (int32_t ky = 0; ky < g->kernel_h; ++ky) {
+    int32_t ky = 0;
+    if (rows == NULL && oy > 0 && g->kernel_h > g->stride_h && g->dilation_h == 1) {
+        ky = g->kernel_h - g->stride_h;
+        pg_conv_dsp_copy(scratch, scratch + g->stride_h * p->pitch, ky * p->pitch);
+    }
+    for (; ky < g->kernel_h; ++ky) {
         const void *from = pg_window_source(g, rows, x, oy, ky, false);
         int8_t *to = scratch + ky * p->pitch + g->pad_left * g->in_c;
         if (from != NULL) {
