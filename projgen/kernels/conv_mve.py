@@ -74,7 +74,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         blocks=(made.block, call),
         instructions=(whole + rest) * made.per_block + copied(total, inputs, itemsize, pitch) + calls * 60 + 75,
         scratch_bytes=(operand + pixels) * pitch + SLACK,
-        in_place=_in_place(node, shrinks, whole=not rest and (outputs % 2 == 0 or outputs == 1)),
+        in_place=_in_place(node, shrinks, whole=not rest and outputs % 2 == 0),
         row_function=f"{function}_row" if has_row else "",
     )
 
@@ -170,7 +170,7 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
         in_place=_in_place(
             node,
             g.attrs.groups == 1 and overwrites(g),
-            whole=width % pixels == 0 and (outputs % 2 == 0 or outputs == 1),
+            whole=width % pixels == 0 and outputs % 2 == 0,
         ),
         row_function=f"{function}_row",
         row_instructions=height * (per_row + g.attrs.groups * kernel_h * (lines.loads + 20)) + 90,

@@ -15,6 +15,7 @@ from projgen.options import CompileOptions
 from projgen.schedule import stream
 from projgen.schedule.choose import candidates, cost
 from projgen.schedule.lower import Overrides, lower
+from projgen.schedule.order import ordered
 from projgen.schedule.plan import demand, lower_bound, plan
 from projgen.schedule.records import Call, Kind, Lowered, Schedule, row_scratch_bytes
 from projgen.schedule.verify import verify
@@ -35,7 +36,7 @@ def schedule(graph: Graph, target: Target, options: CompileOptions, overrides: O
         UnsupportedError: the graph can't be lowered to this target.
     """
     if overrides is not None:
-        lowered = lower(graph, target, options, overrides)
+        lowered = ordered(lower(graph, target, options, overrides))
         best = Schedule(lowered, plan(lowered))
     else:
         best = _Search(graph, target, options).best()
@@ -101,7 +102,7 @@ class _Search:
         return state.schedule
 
     def _trial(self, overrides: Overrides, lowered: Lowered | None = None) -> _Trial:
-        made = lowered or lower(self.graph, self.target, self.options, overrides)
+        made = ordered(lowered or lower(self.graph, self.target, self.options, overrides))
         demanded = demand(made)
         bound = (lower_bound(demanded, with_inputs=True), lower_bound(demanded))
         spent = sum(

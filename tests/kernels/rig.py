@@ -22,6 +22,7 @@ from projgen.codegen.emit import render_block
 from projgen.ir.attrs import Conv2d
 from projgen.ir.graph import Graph, Node
 from projgen.ir.interpreter import trace_integer
+from projgen.ir.types import TensorType
 from projgen.kernels.record import Field, KernelChoice, KernelDef, TableRef
 from projgen.ops.record import Sample
 from projgen.schedule.records import row_scratch_bytes
@@ -117,7 +118,28 @@ class Library:
                 by_rows = self._run_rows(f"c{i}", case)
                 np.testing.assert_array_equal(by_rows, case.expected, err_msg=f"{case.label} by rows")
                 compared += by_rows.size
+            over_time = case.graph.type(case.node.output).has_time
+            for role in sorted(case.choice.in_place if not over_time else ()):
+                over = self._run_over(f"c{i}", case, role)
+                np.testing.assert_array_equal(over, case.expected, err_msg=f"{case.label} over {role}")
+                compared += over.size
         return compared
+
+    def _run_over(self, name: str, case: Case, role: str) -> Array:
+        """The output written over one of the inputs, both from the same address on."""
+        out = case.graph.type(case.node.output)
+        roles = [r for r, _ in case.graph.activations(case.node)]
+        results = []
+        for b in range(len(case.inputs[0])):
+            scratch = _Buffer(case.choice.scratch_bytes)
+            xs = [_Buffer.of(x[b], out if r == role else None) for r, x in zip(roles, case.inputs, strict=True)]
+            y = xs[roles.index(role)]
+            pointers = (ctypes.c_void_p * len(xs))(*(x.pointer for x in xs))
+            self._call(f"{name}_call", pointers, y.pointer, scratch.pointer, _Buffer(0).pointer)
+            for buffer in (*xs, scratch):
+                buffer.check(case.label)
+            results.append(np.frombuffer(y.bytes[: out.nbytes], out.dtype.value).reshape(out.step_shape))
+        return np.stack(results)
 
     def _run(self, name: str, case: Case) -> Array:
         out = case.graph.type(case.node.output)
@@ -188,9 +210,11 @@ class _Buffer:
         self.pointer = ctypes.c_void_p(start + self._at)
 
     @classmethod
-    def of(cls, values: Array) -> _Buffer:
+    def of(cls, values: Array, over: TensorType | None = None) -> _Buffer:
+        """The values, with room for ``over``, which is to be written over them."""
         data = np.ascontiguousarray(values)
-        buffer = cls(data.nbytes, misaligned=1 if data.itemsize == 1 else 0)
+        size, unit = (over.nbytes, over.dtype.bytes) if over else (0, 1)
+        buffer = cls(max(data.nbytes, size), misaligned=1 if data.itemsize == unit == 1 else 0)
         buffer._store[buffer._at : buffer._at + data.nbytes] = np.frombuffer(data.tobytes(), np.uint8)
         return buffer
 
