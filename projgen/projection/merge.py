@@ -101,8 +101,8 @@ def _consumer_statistics(
             scale = found.patches[0].rows / max(found.samples, 1)
     else:
         return None
-    weighted = taps if g is None else np.einsum("op,pct->oct", g, taps)
-    return covariance, scale * np.einsum("oct,odt->cd", taps, weighted)
+    weighted = taps if g is None else np.einsum("op,pct->oct", g, taps, optimize=True)
+    return covariance, scale * np.einsum("oct,odt->cd", taps, weighted, optimize=True)
 
 
 def narrowed(model: nn.Module, kept: list[tuple[Ranking, Array]]) -> nn.Module:
@@ -154,7 +154,7 @@ class _Edit:
         for first, merge, block in sorted(self.columns, key=lambda column: column[0]):
             stop = first + merge.shape[0] * block
             taken = weight[:, first:stop].reshape(weight.shape[0], merge.shape[0], -1)
-            small = np.einsum("oct,ck->okt", taken, merge).reshape(weight.shape[0], -1, weight.shape[2])
+            small = np.einsum("oct,ck->okt", taken, merge, optimize=True).reshape(weight.shape[0], -1, weight.shape[2])
             parts += [weight[:, at:first], small]
             at = stop
         return np.concatenate((*parts, weight[:, at:]), 1)
