@@ -138,6 +138,14 @@ def test_without_labels_the_output_error_judges(tmp_path: Path) -> None:
     assert found.results[1].choice == "predicted"
 
 
+def test_targets_in_the_data_that_are_no_classes_are_left_alone(tmp_path: Path) -> None:
+    given = {"x": data(), "labels": np.zeros(64)}
+    found = explore(
+        classifier(), given, levels=[0.3], closed_form=True, jobs=1, backend="threading", out=tmp_path, verbosity="off"
+    )
+    assert found.measure == "output_error" and found.results[0].accuracy is None
+
+
 def test_the_front_leaves_out_what_another_level_beats() -> None:
     def result(name: str, learnables: int, accuracy: float) -> LevelResult:
         fixed = {"explained_variance": 1.0, "output_error": 0.1, "int8_output_error": None, "int8_accuracy": None}
