@@ -73,11 +73,18 @@ def window_field(g: Geometry, zero_point: int) -> tuple[int, ...]:
     return (*g.x.step_shape, *g.y.step_shape, *kernel, *g.attrs.stride, *g.attrs.dilation, top, left, zero_point)
 
 
-def _inside(g: Geometry, axis: int) -> int:
+def inside(g: Geometry, axis: int) -> int:
     """Output positions along an axis whose window lies inside the map."""
     before, reach = g.attrs.padding[2 * axis], (g.w[1 + axis] - 1) * g.attrs.dilation[axis]
     starts = (o * g.attrs.stride[axis] - before for o in range(g.y.step_shape[axis]))
     return sum(s >= 0 and s + reach < g.x.step_shape[axis] for s in starts)
+
+
+def rows_inside(g: Geometry) -> int:
+    """Rows of windows, over all output rows, that lie inside the map."""
+    starts = (o * g.attrs.stride[0] - g.attrs.padding[0] for o in range(g.y.step_shape[0]))
+    taps = range(0, g.w[1] * g.attrs.dilation[0], g.attrs.dilation[0])
+    return sum(0 <= s + t < g.x.step_shape[0] for s in starts for t in taps)
 
 
 def _tables(graph: Graph, node: Node, weights: Table) -> tuple[Table, ...]:
@@ -149,8 +156,8 @@ def _depthwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         "out": requant_field(numerics.requant),
     }
     in_c = g.x.step_shape[2]
-    inside = _inside(g, 0) * _inside(g, 1)
-    gathered = (g.y.elements // g.w[0] - inside) * g.taps
+    whole = inside(g, 0) * inside(g, 1)
+    gathered = (g.y.elements // g.w[0] - whole) * g.taps
     window = g.y.elements * (1.3 * g.taps + 6.0 * g.w[1] + 15.0) + gathered * (28.0 + 0.75 * in_c)
     return KernelChoice(
         kernel="depthwise_portable",

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.conv import Geometry, geometry, over_residual, overwrites, window_field
+from projgen.kernels.conv import Geometry, geometry, inside, over_residual, overwrites, rows_inside, window_field
 from projgen.kernels.conv_dsp_layouts import MatrixStream
+from projgen.kernels.costs_dsp import copy, gather, matrix_block, operand_of_three, rest_of_three
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import SUFFIX, matrix_numerics, peak
 from projgen.kernels.packed import LIMIT, NATURAL, WIDENED, largest_accumulator
@@ -127,19 +126,24 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
         "quads": unrolled,
         "residual": residual,
     }
-    around = 25 + (6 if packed else 0) + (6 if requant.shift else 0) + (31 if clamped else 0) + 2 * odd
-    around += -1 if unrolled else 7 + 3 * -(-layout.quads // 8)
-    around += 17 if residual else 0
     constants = {role: graph.data(node, role) for role in ("w", "b", "m", *(["f"] if residual else []))}
     size = g.y.dtype.bytes
-    pairs = (outputs + 1) // 2
+    per_block = matrix_block(
+        layout.quads,
+        outputs,
+        packed=packed,
+        unrolled=unrolled > 0,
+        shift=requant.shift > 0,
+        clamped=clamped,
+        residual=residual > 0,
+    )
     return Matrix(
         Block("conv_dsp_matrix.h.j2", function, tuple(parameters.items())),
         f"{SUFFIX[g.x.dtype]}_{variant}",
         table("stream", layout, constants, "bias, weights and multipliers in reading order"),
         layout,
         (layout.quads, outputs, g.w[0] * size, requant.zero_point, requant.low, requant.high),
-        pairs * ((17 if packed else 19) * layout.quads + around) + (14 if unrolled else 26),
+        per_block,
         4 * ((17 if packed else 19) * unrolled + 42 + 17 * residual) if unrolled else 0,
     )
 
@@ -157,7 +161,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = Fals
     suffix = f"{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     quads, sizes = made.layout.quads, (g.x.dtype.bytes, g.y.dtype.bytes)
-    filled = 10.5 * quads + (60 if inputs % 4 else 10) if sizes[0] == 1 else 27 * quads
+    filled = operand_of_three(inputs, sizes[0])
     shrinks = outputs * sizes[1] <= inputs * sizes[0]
     driver = f"pg_pointwise_dsp_{f'residual_{SUFFIX[g.x.dtype]}' if residual else suffix}"
     return KernelChoice(
@@ -177,7 +181,10 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = Fals
             made.block,
             call(function, driver, "pg_pointwise_dsp_params", types, made.block.function, residual=added),
         ),
-        instructions=-(-pixels // 3) * (made.per_block + filled + 20) + 40,
+        instructions=-(-pixels // 3) * (made.per_block + filled + 19)
+        + rest_of_three(pixels % 3, inputs * sizes[0], outputs * sizes[1], residual)
+        + (copy(residual) + 10 if residual else 0)
+        + 36,
         scratch_bytes=24 * quads + (_spill(g) if pixels % 3 or width % 3 else 0),
         in_place=over_residual(node) if residual else frozenset({"x"} if shrinks else ()),
         row_function=f"{function}_row",
@@ -201,12 +208,13 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     height, width, channels = g.y.step_shape
     _, kernel_h, kernel_w, inputs = g.w
     groups, itemsize = g.attrs.groups, g.x.dtype.bytes
+    channels_in, outputs_bytes = g.x.step_shape[2], channels // groups * g.y.dtype.bytes
     row_bytes = kernel_w * inputs * itemsize
     straight = groups == 1 and (kernel_w == 1 or g.attrs.dilation[1] == 1)
     words = kernel_h * -(-row_bytes // 4)
     pitch = (g.x.step_shape[1] + sum(g.attrs.padding[2:])) * inputs
     padded = straight and g.attrs.dilation[0] == 1 and words <= GATHER_WORDS and kernel_h * pitch * itemsize <= RING
-    gather = f"pg_conv_dsp_gather_{kernel_h}x{row_bytes}" if padded else ""
+    gather_block = f"pg_conv_dsp_gather_{kernel_h}x{row_bytes}" if padded else ""
     kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
     function = f"pg_conv2d_dsp_{made.variant}_{kind}{residual_name(added)}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
@@ -222,10 +230,10 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     }
     blocks = [made.block]
     if padded:
-        rows: Parameters = {"function": gather, "rows": kernel_h, "bytes": row_bytes}
-        blocks.append(Block("conv_dsp_gather.h.j2", gather, tuple(rows.items())))
+        rows: Parameters = {"function": gather_block, "rows": kernel_h, "bytes": row_bytes}
+        blocks.append(Block("conv_dsp_gather.h.j2", gather_block, tuple(rows.items())))
     blocks.append(Block("conv_dsp_im2col.h.j2", driver, tuple(parameters.items())))
-    names = f"{made.block.function}, {gather}" if padded else made.block.function
+    names = f"{made.block.function}, {gather_block}" if padded else made.block.function
     blocks.append(call(function, driver, "pg_conv2d_dsp_params", types, names, residual=added))
     quads, pixels = made.layout.quads, height * width
     ring = 24 * quads + 12 * quads * itemsize + -(-3 * channels // groups // 4) * 4 * g.y.dtype.bytes
@@ -238,11 +246,16 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         "pitch": pitch,
         "ring": ring // itemsize,
     }
-    widened = 3.5 * quads if itemsize == 1 else 9 * quads
+    blocks_of_three = -(-pixels // 3) * (made.per_block + operand_of_three(4 * quads, itemsize))
     if padded:
-        copied = 2 * words + kernel_h + pitch * itemsize * kernel_h / width / 1.6 + 5
+        kept = max(kernel_h - g.attrs.stride[0], 0)
+        line = copy(g.x.step_shape[1] * channels_in * itemsize) + 47
+        shifted = height * (copy(kept * pitch * itemsize) + 22)
+        windows = shifted + (height * (kernel_h - kept) + kept) * line + pixels * (gather(kernel_h, row_bytes) + 24)
+        windows += 0.7 * pitch * kernel_h * itemsize
     else:
-        copied = kernel_h * (30 + (row_bytes / 1.6 if straight else 4 * row_bytes) + 40 * _border(g) / pixels)
+        windows = _windows(g, straight=straight)
+    left = rest_of_three(pixels % 3, 0, outputs_bytes, residual)
     return KernelChoice(
         kernel=f"conv2d{'_residual' if residual else ''}_dsp{'_looped' if looped else ''}",
         function=function,
@@ -251,7 +264,10 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         tables=(made.stream,),
         sources=("pg_conv2d_dsp.h",),
         blocks=tuple(blocks),
-        instructions=groups * pixels * (made.per_block / 3 + widened + copied + 20),
+        instructions=groups * (blocks_of_three + windows + left)
+        + 28 * quads * itemsize
+        + 80
+        + (copy(residual) + 10 if residual else 0),
         scratch_bytes=ring + (kernel_h * pitch * itemsize if padded else 0),
         in_place=over_residual(node) if residual else frozenset({"x"} if padded and overwrites(g) else ()),
         row_function=f"{function}_row",
@@ -261,12 +277,15 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     )
 
 
-def _border(g: Geometry) -> int:
-    """Output pixels whose window hangs over the edge, at most."""
-    height, width, _ = g.y.step_shape
-    top, bottom, left, right = g.attrs.padding
-    rows, columns = min(height, top + bottom), min(width, left + right)
-    return int(np.clip(rows * width + columns * height, 0, height * width))
+def _windows(g: Geometry, *, straight: bool) -> float:
+    """Instructions that gather every window of one group: rows inside the map at once, others tap by tap."""
+    (height, width, _), (_, kernel_h, kernel_w, inputs) = g.y.step_shape, g.w
+    row_bytes = kernel_w * inputs * g.x.dtype.bytes
+    whole = kernel_h * inside(g, 0) * inside(g, 1) if straight else 0
+    rows = width * rows_inside(g) - whole
+    empty = width * (height * kernel_h - rows_inside(g))
+    by_taps = rows * (32 + 39 * kernel_w + 0.95 * row_bytes) + empty * (32 + 0.97 * row_bytes)
+    return 36 * height * width + whole * (copy(row_bytes) + 18) + by_taps
 
 
 KERNELS = (

@@ -97,7 +97,7 @@ class Planes:
     @property
     def instructions(self) -> float:
         """To copy four channels."""
-        return self.copied_columns * (17 * self.pairs + 12 * (self.lead + self.tail) + 30) + 15
+        return self.copied_columns * (17 * self.pairs + 12 * self.lead + 11 * self.tail + 22) + 8
 
 
 def planes(g: Geometry, *, whole_words: bool) -> Planes:
@@ -128,6 +128,20 @@ def _unrolled(steps: int) -> int:
     return next((u for u in (4, 3, 5) if steps % u == 0), 4)
 
 
+def _advance(step: int) -> int:
+    """Instructions that move a pointer."""
+    return 0 if step == 0 else 1 if abs(step) <= LDR_REACH else 2 + (abs(step) > 0xFFFF)
+
+
+def _stores(rows: int, row: int) -> tuple[int, int]:
+    """Instructions that move the pointer to outputs while ``rows`` of them are stored, and what it was moved by."""
+    moves, at = 0, 0
+    for to in range(0, rows * row, row):
+        if to - at > LDR_REACH:
+            moves, at = moves + _advance(to - at), to
+    return moves, at
+
+
 def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float, int] | None:
     """Parameters of the block for kernel height 3, its instructions a channel, and its bytes of code."""
     _, kh, kw, _ = g.w
@@ -140,11 +154,15 @@ def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters
     unroll = _unrolled(steps)
     if (kw - 1) * dw * p.pitch + 4 * (unroll + 1) > LDRD_REACH:
         return None
-    finish = per_step * (3 + (1 if shift else 0) + (6 if clamped else 0)) + (1 if clamped else 0)
+    finish = per_step * (3 + (1 if shift else 0) + (5 if clamped else 0)) + (1 if clamped else 0)
     step = 1 + kw * (5 if sh == 1 else 3) + finish
-    single = (1 + kw * 3 + 3) * (rows % per_step)
-    far = rows * 2 if columns * channels > LDR_REACH else 0
-    column = steps * step + single + far + (steps // unroll) * 5 + 9
+    single = (1 + kw * 3 + finish // per_step) * (rows % per_step)
+    loops, rest = steps // unroll, rows - steps // unroll * unroll * per_step
+    far, at = _stores(unroll * per_step, columns * channels) if loops else (0, 0)
+    moves = loops * (far + _advance(unroll * per_step * columns * channels - at) + 1)
+    far, at = _stores(rest, columns * channels)
+    moves += far + _advance(channels - at - (rows - rest) * columns * channels)
+    column = steps * step + single + moves + (3 * loops + 2 if loops > 1 else 0) + 5
     parameters: Parameters = {
         "taps": kw,
         "stride": sh,
@@ -159,7 +177,7 @@ def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters
         "clamped": int(clamped),
     }
     length = (min(steps, unroll) + steps % unroll) * step + single + 40
-    return parameters, columns * column + 22, 4 * length
+    return parameters, columns * column + 9 + (2 if clamped else 0), 4 * length
 
 
 def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float, int] | None:
@@ -173,8 +191,10 @@ def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters,
         return None
     rows, columns, channels = g.y.step_shape
     blocks = -(-rows // 4)
-    requantised = 2 + 1 + 1 + (1 if shift else 0) + (6 if clamped else 0) + (1 if columns * channels > LDR_REACH else 0)
-    column = per_tap * kw * (2 * rows + blocks) + rows * (requantised + 1) + 7 * blocks + 6
+    row = columns * channels
+    requantised = 3 + _advance(row) + (1 if shift else 0) + (5 if clamped else 0)
+    column = per_tap * kw * (2 * rows + blocks) + rows * requantised + rows // 4 * 9 + (blocks if clamped else 0)
+    column += (2 + rows % 4 if rows % 4 else 0) + (1 if rows >= 4 else 0) + 3 + _advance(channels - rows * row)
     parameters: Parameters = {
         "taps_h": kh,
         "taps_w": kw,
@@ -237,7 +257,7 @@ def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
             Block(f"conv_dsp_{kind}.h.j2", block, (("function", block), *parameters.items())),
             call(function, "pg_depthwise_dsp_map", "pg_depthwise_dsp_params", ("int8_t", "int8_t"), block, row=False),
         ),
-        instructions=channels * (per_channel + 16) + -(-inputs // 4) * (p.instructions + 20) + 1.75 * p.bytes + 30,
+        instructions=channels * (per_channel + 12) + -(-inputs // 4) * (p.instructions + 73) + 2 * p.bytes + 44,
         scratch_bytes=4 * p.bytes,
         in_place=frozenset({"x"} if same else ()),
         code_bytes=code,

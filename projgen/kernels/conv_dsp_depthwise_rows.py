@@ -86,7 +86,7 @@ def _rows(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     }
     block = "pg_depthwise_rows_dsp_" + "_".join(str(v) for v in parameters.values())
     function = f"{block}_map"
-    per_quad = 15 * (taps // 2) + 8 * (taps % 2) + 25 + (4 if requant.shift else 0) + (25 if clamped else 0)
+    per_quad = 15 * (taps // 2) + 8 * (taps % 2) + 22 + (4 if requant.shift else 0) + (25 if clamped else 0)
     per_row = out_w * (channels // 4 * per_quad + 7) + kernel_h * (0.65 * in_w * channels + 40) + 20
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     return KernelChoice(

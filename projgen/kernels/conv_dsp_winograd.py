@@ -11,6 +11,7 @@ from projgen.ir.types import DType, TensorType
 from projgen.kernels.conv import Geometry, geometry, over_residual
 from projgen.kernels.conv_dsp import CTYPES, Parameters, call, is_clamped, residual_bytes, residual_name
 from projgen.kernels.conv_dsp_winograd_layouts import Quad, Stride2Stream, Winograd1dStream, Winograd2dStream
+from projgen.kernels.costs_dsp import copy
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import SUFFIX, matrix_numerics, peak
 from projgen.kernels.packed import NATURAL, WIDENED
@@ -72,17 +73,30 @@ def _row_bytes(t: TensorType) -> int:
     return width * channels * t.dtype.bytes
 
 
-def _row_copy(g: Geometry) -> float:
+def _row_copy(g: Geometry) -> int:
     """Instructions of the padded copy of an input row."""
-    (_, width, channels) = g.x.step_shape
-    if channels % 4 == 0:
-        return width * channels * 0.65 * g.x.dtype.bytes + 20
-    return width * (-(-channels // 4) * 4 + 5) + 60 if g.x.dtype is DType.INT8 else width * (channels * 2 + 25)
+    _, width, channels = g.x.step_shape
+    pixel, place = (c * g.x.dtype.bytes for c in (channels, -(-channels // 4) * 4))
+    if pixel == place:
+        return copy(width * pixel)
+    # whole pixels are spread word by word, all but the last or, of int16, none of them
+    spread = width - 1 if -(-pixel // 4) * 4 == place else 0
+    return spread * (5 + 4 * -(-pixel // 4)) + 8 + (width - spread) * (copy(pixel) + 12)
 
 
-def _around(graph: Graph, node: Node) -> int:
-    """Instructions of one output's requantisation and store beyond three."""
-    return (1 if matrix_numerics(node).requant.shift else 0) + (6 if is_clamped(graph, node) else 0)
+def _padded_rows(g: Geometry, rows: int, columns: int) -> float:
+    """Instructions that fill a padded row of ``columns`` and make padded copies of ``rows`` input rows."""
+    height, width, channels = g.x.step_shape
+    place = -(-channels // 4) * 4 * g.x.dtype.bytes
+    inside = sum(0 <= y - g.attrs.padding[0] < height for y in range(rows))
+    return inside * _row_copy(g) + (rows - inside) * 1.2 * width * place + 0.75 * columns * place
+
+
+def _finish(graph: Graph, node: Node, outputs: int, calls: int) -> int:
+    """Instructions that requantise and store ``outputs``, in ``calls`` groups that load their limits."""
+    shifted = 1 if matrix_numerics(node).requant.shift else 0
+    clamped = is_clamped(graph, node)
+    return outputs * (3 + shifted + (5 if clamped else 0)) + (2 * calls if clamped else 0)
 
 
 def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
@@ -120,19 +134,17 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     }
     names = f"{block}, {source}_rows, {source}_tiles"
     row_pairs = -(-out_h // 2)
-    per_pair = (
-        160 * quads
-        + 130
-        + (36 if residual else 0)
-        + (16 * 4 + 14 if not unrolled else 0)
-        + 16 * (3 + _around(graph, node))
-    )
+    per_pair = 160 * quads + 140 + (0 if unrolled else 78) + (36 if residual else 0) + _finish(graph, node, 16, 4)
     pairs = -(-out_w // 4)
-    per_tiles = outputs // 2 * per_pair + quads * 116 + 60
+    per_tiles = outputs // 2 * per_pair + 130 * quads + 28
+    partial, spilled = _partial(out_h, out_w)
+    spilled *= outputs * g.y.dtype.bytes
+    around = partial * (114 if residual else 59) + spilled * (1.9 if residual else 0.9)
+    around += copy(added[0]) + 50 if residual else 0
     new_columns = plan.columns or g.x.step_shape[1]
-    per_rows = new_columns * quads * 27 + 16 * quads + 150 + (plan.chunks - 1) * (50 * quads + 80)
-    products_of_map = row_pairs * (pairs * per_tiles + per_rows) + 100
-    copied = _row_copy(g) if plan.columns else 0.0
+    per_rows = new_columns * quads * 27 + 16 * quads + 200 + (plan.chunks - 1) * (50 * quads + 80)
+    products_of_map = row_pairs * (pairs * per_tiles + per_rows) + around + 100
+    copied = _padded_rows(g, 2 * row_pairs + 2, 4 * plan.columns) if plan.columns else 0.0
     spill = 8 * outputs * g.y.dtype.bytes if out_w % 4 or out_h % 2 else 0
     per_call = (8 * (plan.chunk + 2) + 64) * 4 * quads + -(-spill // 4) * 4
     padded = 4 * plan.columns * 4 * quads * g.x.dtype.bytes
@@ -152,15 +164,22 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
             Block("conv_dsp_winograd2d_input.h.j2", source, tuple(transform.items())),
             call(function, driver, "pg_winograd_params", types, names, row=has_row, residual=added),
         ),
-        instructions=products_of_map + row_pairs * 2 * copied,
+        instructions=products_of_map + copied,
         scratch_bytes=per_call + (padded or held),
         in_place=over_residual(node) if residual else frozenset({"x"} if plan.overwrites else ()),
         row_function=f"{function}_row" if has_row else "",
         rows=2,
-        row_instructions=products_of_map + row_pairs * 4 * copied,
+        row_instructions=products_of_map + (row_pairs * 4 * _row_copy(g) if plan.columns else 0.0),
         row_scratch_bytes=per_call + padded,
         code_bytes=(16 if unrolled else 1) * 40 * quads + 1400,
     )
+
+
+def _partial(height: int, width: int) -> tuple[int, int]:
+    """Blocks of 2 x 4 outputs that hang over a map, and the outputs inside it that they compute."""
+    blocks = [(min(2, height - y), min(4, width - x)) for y in range(0, height, 2) for x in range(0, width, 4)]
+    cut = [h * w for h, w in blocks if h * w < 8]
+    return len(cut), sum(cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +219,14 @@ class _RowForm:
     kernel: str
     prefix: str
     parts: int
-    per_pair: float  # instructions of two outputs and tiles beside products and subroutine calls
-    transform: int  # of two tiles of one quad
+    per_pair: int  # instructions of two outputs and tiles beside products and subroutine calls
+    per_tiles: int  # of two tiles beside outputs and pointers to rows
+    transform: float  # of two tiles of one quad
+    per_row: int  # of an input row beside its copy and transform
 
 
-_F23 = _RowForm("winograd1d_dsp", "winograd1d", 4, 39, 48)
-_STRIDE2 = _RowForm("winograd_stride2_dsp", "winograd_stride2", 5, 29, 54)
+_F23 = _RowForm("winograd1d_dsp", "winograd1d", 4, 27, 25, 44.5, 108)
+_STRIDE2 = _RowForm("winograd_stride2_dsp", "winograd_stride2", 5, 15, 13, 51.5, 94)
 
 
 def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream | Stride2Stream) -> KernelChoice:
@@ -232,9 +253,13 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
         "wide": int(g.y.dtype is DType.INT16),
     }
     transform: Parameters = {"function": source, "quads": quads, "pairs": pairs, "wide": int(g.x.dtype is DType.INT16)}
-    each = form.parts * (10 * kernel_h * quads + (kernel_h if unrolled else kernel_h + 5)) + form.per_pair
-    per_tiles = outputs // 2 * (each + 8 * (3 + _around(graph, node))) + 30 + 2 * form.parts * kernel_h
-    per_row = pairs * quads * form.transform + _row_copy(g) + 70
+    calls = form.parts * kernel_h if unrolled else form.parts * (4 + (2 if kernel_h > 1 else 0) + kernel_h) + 6
+    each = form.parts * 10 * kernel_h * quads + calls + form.per_pair + _finish(graph, node, 8, 2)
+    per_tiles = outputs // 2 * each + (2 * form.parts + 3) * kernel_h + form.per_tiles
+    tail = 20 + 0.9 * (out_w % 4) * outputs * g.y.dtype.bytes if out_w % 4 else 0
+    rows = (out_h - 1) * stride[0] + kernel_h
+    per_row = pairs * quads * form.transform + form.per_row
+    transformed = rows * per_row + _padded_rows(g, rows, columns) + 100
     shorter = _row_bytes(g.y) <= _row_bytes(g.x) and g.attrs.padding[0] < kernel_h
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
@@ -250,13 +275,13 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
             Block(f"conv_dsp_{form.prefix}_input.h.j2", source, tuple(transform.items())),
             call(function, "pg_winograd_rows_map", "pg_winograd_params", types, f"{block}, {source}"),
         ),
-        instructions=out_h * (pairs * per_tiles + stride[0] * per_row + 30) + 100,
+        instructions=out_h * (pairs * per_tiles + tail + 10 * kernel_h) + transformed,
         scratch_bytes=4 * columns * quads * g.x.dtype.bytes
         + 16 * kernel_h * pairs * form.parts * quads
         + 4 * outputs * g.y.dtype.bytes,
         in_place=frozenset({"x"} if shorter else ()),
         row_function=f"{function}_row",
-        row_instructions=out_h * (pairs * per_tiles + kernel_h * (per_row + 10) + 60) + 100,
+        row_instructions=out_h * (pairs * per_tiles + tail + kernel_h * (per_row + _row_copy(g) + 10)) + 100,
         code_bytes=(form.parts if unrolled else 1) * 40 * quads * kernel_h + 700,
     )
 

@@ -10,6 +10,7 @@ from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import MatrixNumerics, Requant
 from projgen.ir.types import DType, TensorType
 from projgen.kernels.costs import loop, matrix
+from projgen.kernels.costs_dsp import linear_rows, widen
 from projgen.kernels.layouts import plain, table
 from projgen.kernels.packed import LIMIT, NATURAL, WIDENED, PairStream, VectorStream, largest_accumulator
 from projgen.kernels.record import Block, KernelChoice, KernelDef, TableRef
@@ -102,8 +103,8 @@ def _dsp(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     layout = PairStream(outputs, inputs, NATURAL if wide else WIDENED)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     quads = layout.quads
-    tail = (outputs % 4 + 1) // 2
-    per_row = (outputs // 4) * (14 * quads + 2 * -(-quads // 8) + 23) + tail * (10 * quads + 20) + 50
+    per_row = linear_rows(quads, outputs, shift=requant.shift > 0, clamped=clamped)
+    filled = 0 if in_place else 2 * inputs + 20 if wide else widen(inputs)
     ctypes = {DType.INT8: "int8_t", DType.INT16: "int16_t"}
     return KernelChoice(
         kernel="linear_dsp",
@@ -144,7 +145,7 @@ def _dsp(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
                 ),
             ),
         ),
-        instructions=rows * (per_row + (0 if in_place else loop(target, quads, 4.0) + 20.0)) + 20.0,
+        instructions=rows * (per_row + filled + 16.0) + 17.0,
         scratch_bytes=0 if in_place else 8 * quads,
     )
 
@@ -199,7 +200,7 @@ def _mve(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
                 ),
             ),
         ),
-        instructions=rows * (-(-outputs // 8) * per_block + loop(target, 1, 30.0)) + 15.0,
+        instructions=rows * (-(-outputs // 8) * per_block + 22.0) + 13.0,
     )
 
 

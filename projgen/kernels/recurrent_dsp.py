@@ -152,9 +152,10 @@ def _factor_block(rows: int, loop: Loop, shift: int, wide: bool) -> tuple[Block,
     name = "pg_recurrent_factor_" + "_".join(str(v) for v in parameters[:-1]) + ("_wide" if wide else "")
     keys = ("rows", "quads", "loops", "shift", "wide")
     block = Block("recurrent_dsp_factor.h.j2", name, (("function", name), *zip(keys, parameters, strict=True)))
-    around = 22.0 if wide else 26.0
-    fours = rows // 4 * (loop.instructions(11 if wide else 14, 2) + around)
-    return block, fours + (rows % 4 // 2) * (loop.instructions(7 if wide else 8, 2) + around / 2) + 8.0
+    fours, tail = divmod(rows, 4)
+    around = (22 if fours > 1 else 19) - (4 if wide else 0)
+    instructions = 7.0 + fours * (loop.instructions(11 if wide else 14, 2) + around)
+    return block, instructions + (loop.instructions(7 if wide else 10, 2) + 10 if tail else 0)
 
 
 def factor(graph: Graph, node: Node, side: Side) -> tuple[Block, Table, float]:
@@ -192,7 +193,7 @@ def _operands(graph: Graph, node: Node, x: Side, h: Side, stride: int) -> Operan
     fields: dict[str, Field] = {"input_factor": 0, "recurrent_factor": 0}
     tables: list[Table] = []
     blocks: list[Block] = []
-    instructions = widening(x) + (0.6 * stride if h.low_rank is None else 0.0)
+    instructions = widening(x) + (1.5 * stride if h.low_rank is None else 0.0)
     for side in (x, h):
         if side.low_rank is None:
             continue
@@ -239,7 +240,7 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
     extras = _joint_operand(graph, node, x) if attrs.joint else _operands(graph, node, x, h, stride)
     per_quad, per_half, separating = (11, 6, 0) if wide else (14, 8, 4)
     around = 42.0 + separating + (2 if not frame else 0) + (numerics.cell_fraction < 12) + (per_half if half else 0)
-    instructions = 60.0 + extras.instructions + units * (around + loop.instructions(per_quad, 2))
+    instructions = (38.0 if frame else 24.0) + extras.instructions + units * (around + loop.instructions(per_quad, 2))
     fields = {"gates": TableRef("gates"), **extras.fields}
     tables += extras.tables
     for role, name, dtype in (("h0", "initial_hidden", "int8"), ("c0", "initial_cells", "int16")):
@@ -347,7 +348,7 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
         fields=fields,
         tables=tuple(tables),
         sources=("pg_activation.h", "pg_recurrent_dsp.h", "pg_gru_dsp.h"),
-        instructions=70.0 + extras.instructions + blocks * (around + products),
+        instructions=44.0 + extras.instructions + blocks * (around + products),
         blocks=(*extras.blocks, step),
         scratch_bytes=2 * (operand + widened),
         state_bytes=4 * stride,
