@@ -29,10 +29,7 @@ def copy(count: int) -> int:
 
 def gather(rows: int, row_bytes: int) -> int:
     """The block that copies a window of ``rows`` rows of ``row_bytes`` bytes."""
-    if row_bytes < 4:
-        moves = row_bytes
-    else:
-        moves = row_bytes // 4 + (1 if row_bytes % 4 else 0)
+    moves = row_bytes if row_bytes < 4 else -(-row_bytes // 4)
     return rows * (2 * moves + 1)
 
 

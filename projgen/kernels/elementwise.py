@@ -25,7 +25,7 @@ def _lut(graph: Graph, node: Node, target: Target) -> KernelChoice:
         fields={"table": TableRef("table"), "count": x.elements},
         tables=(plain(graph, node, "table", "table", "int8", "y of x = -128..127"),),
         sources=("pg_lut.h",),
-        instructions=loop(target, x.elements, 6.5),
+        instructions=loop(target, x.elements, 6.0) + 14.0,
         in_place=frozenset({"x"}),
     )
 
@@ -71,7 +71,9 @@ def _binary(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         fields={**fields, "multiplier": n.multiplier, "out": requant_field(n.requant)},
         tables=(plain(graph, node, constant, "constant", "int8"),) if constant else (),
         sources=(f"pg_{node.op}.h",),
-        instructions=requantised_loop(target, y.elements, 8.0),
+        instructions=requantised_loop(target, y.elements, 9.0)
+        + loop(target, y.elements // max(1, y.step_shape[-1]), 28.0)
+        + 74.0,
         in_place=frozenset(in_place - {constant}),
     )
 

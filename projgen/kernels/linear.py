@@ -9,7 +9,7 @@ import numpy as np
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import MatrixNumerics, Requant
 from projgen.ir.types import DType, TensorType
-from projgen.kernels.costs import loop, matrix
+from projgen.kernels.costs import matrix
 from projgen.kernels.costs_dsp import linear_rows, widen
 from projgen.kernels.layouts import plain, table
 from projgen.kernels.packed import LIMIT, NATURAL, WIDENED, PairStream, VectorStream, largest_accumulator
@@ -86,7 +86,7 @@ def _readable_in_place(graph: Graph, node: Node, inputs: int) -> bool:
     return inputs % 4 == 0 and producer is not None and producer.op in ("linear", "conv2d")
 
 
-def _dsp(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+def _dsp(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     x, y = graph.arg(node, "x").type, graph.type(node.output)
     w, b = graph.data(node, "w"), graph.data(node, "b")
     if largest_accumulator(w, b, peak(graph, node.inputs["x"])) >= LIMIT:
@@ -150,7 +150,7 @@ def _dsp(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     )
 
 
-def _mve(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
+def _mve(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     x, y = graph.arg(node, "x").type, graph.type(node.output)
     requant = matrix_numerics(node).requant
     wide_x, wide_y = x.dtype is DType.INT16, y.dtype is DType.INT16

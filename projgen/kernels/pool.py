@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from projgen.ir.attrs import AvgPool2d, MaxPool2d
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import MeanTimeNumerics, PoolNumerics
 from projgen.ir.types import DType, TensorType
-from projgen.kernels.costs import loop, requantised_loop
+from projgen.kernels.costs import loop
 from projgen.kernels.layouts import Computed, table
 from projgen.kernels.linear import SUFFIX, requant_field
 from projgen.kernels.record import KernelChoice, KernelDef, TableRef
@@ -20,11 +22,35 @@ def _window(attrs: MaxPool2d | AvgPool2d, x: TensorType, y: TensorType) -> tuple
     return (in_h, in_w, out_h, out_w, channels, *attrs.kernel, *attrs.stride, top, left)
 
 
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows of a pooling: output pixels, those whose window lies inside the map, rows and pixels they see."""
+
+    pixels: int
+    inside: int
+    lines: int
+    rows: int
+    taps: int
+
+
+def windows(attrs: MaxPool2d | AvgPool2d, x: TensorType, y: TensorType) -> Windows:
+    """What the windows of a pooling see of the map."""
+    seen = []
+    for axis, padding in ((0, attrs.padding[0]), (1, attrs.padding[2])):
+        size, kernel = x.step_shape[axis], attrs.kernel[axis]
+        starts = [o * attrs.stride[axis] - padding for o in range(y.step_shape[axis])]
+        seen.append([min(s + kernel, size) - max(s, 0) for s in starts])
+    (rows, columns), (kernel_h, kernel_w) = seen, attrs.kernel
+    inside = rows.count(kernel_h) * columns.count(kernel_w)
+    return Windows(len(rows) * len(columns), inside, len(rows), sum(rows) * len(columns), sum(rows) * sum(columns))
+
+
 def max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
     if not isinstance(node.attrs, MaxPool2d):
         raise TypeError(f"node {node.name!r} is no maximum pooling")
     x, y = graph.arg(node, "x").type, graph.type(node.output)
-    taps = node.attrs.kernel[0] * node.attrs.kernel[1]
+    seen = windows(node.attrs, x, y)
+    channels = y.step_shape[2]
     return KernelChoice(
         kernel="max_pool2d_portable",
         function=f"pg_max_pool2d_{SUFFIX[x.dtype]}",
@@ -32,7 +58,7 @@ def max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
         fields={"window": _window(node.attrs, x, y)},
         tables=(),
         sources=("pg_pool2d.h", "pg_max_pool2d.h"),
-        instructions=loop(target, y.elements, 12.0 + 5.8 * taps),
+        instructions=loop(target, channels * (3.6 * seen.pixels + 6.3 * seen.rows + 14.2 * seen.taps), 1.0) + 50.0,
     )
 
 
@@ -46,7 +72,7 @@ def avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     first = n.counts[0] if len(n.counts) > 1 else 0
     by_count = dict(zip(n.counts, n.multipliers, strict=True))
     values = tuple(by_count.get(c, 0) for c in range(n.counts[0], n.counts[-1] + 1))
-    taps = node.attrs.kernel[0] * node.attrs.kernel[1]
+    seen, channels = windows(node.attrs, x, y), y.step_shape[2]
     comment = f"[divisor - {first}]" if first else ""
     return KernelChoice(
         kernel="avg_pool2d_portable",
@@ -61,7 +87,9 @@ def avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         },
         tables=(table("multipliers", Computed(values, "int32"), {}, comment),),
         sources=("pg_pool2d.h", "pg_avg_pool2d.h"),
-        instructions=requantised_loop(target, y.elements, 20.0 + 2.9 * taps),
+        instructions=loop(target, channels * (5.5 * seen.pixels + 5 * seen.rows + 4 * seen.taps), 1.0)
+        + loop(target, seen.pixels, 109.0)
+        + 20.0,
     )
 
 
@@ -85,7 +113,7 @@ def _mean_time(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         },
         tables=(),
         sources=("pg_mean_time.h",),
-        instructions=loop(target, y.elements, 6.0),
+        instructions=loop(target, y.elements, 12.0) + 12.0,
         state_bytes=4 * y.elements,
     )
 

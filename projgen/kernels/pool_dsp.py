@@ -31,14 +31,15 @@ def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
     function = f"pg_avg_pool_dsp{f'_shift{out.shift}' if out.shift else ''}{'_clamped' if clamped else ''}"
     parameters = (("function", function), ("shift", out.shift), ("clamped", int(clamped)))
     octets = -(-channels // 8)
-    per_octet = 9 * taps + 4 * attrs.kernel[0] + 75 + (8 if out.shift else 0) + (49 if clamped else 0)
+    seen = pool.windows(attrs, graph.arg(node, "x").type, y)
+    per_octet = 55 + (8 if out.shift else 0) + (49 if clamped else 0)
     return replace(
         portable,
         kernel="avg_pool2d_dsp",
         function=function,
         sources=("pg_pool_dsp.h",),
         blocks=(Block("avg_pool_dsp.h.j2", function, parameters),),
-        instructions=y.elements // channels * (octets * per_octet + 45) + 40,
+        instructions=octets * (seen.pixels * per_octet + 4 * seen.rows + 9 * seen.taps) + 47 * seen.pixels + 50,
     )
 
 
@@ -60,16 +61,18 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
         "row": row,
     }
     quads = -(-channels // 4)
-    (height, width, _), (top, bottom, left, right) = y.step_shape, attrs.padding
-    border = height * width - max(0, height - top - bottom) * max(0, width - left - right)
+    seen = pool.windows(attrs, x, y)
+    by_pixels = (seen.pixels - seen.inside) * 25 + (seen.taps - seen.inside * rows * columns) * 22
     return replace(
         portable,
         kernel="max_pool2d_dsp",
         function=function,
         sources=("pg_pool_dsp.h",),
         blocks=(Block("max_pool_dsp.h.j2", function, tuple(parameters.items())),),
-        instructions=y.elements // channels * (quads * (3 * rows * columns + 1) + 45)
-        + border * quads * (10 * rows * columns + 20),
+        instructions=quads * (seen.inside * (3 * rows * columns + 1) + by_pixels)
+        + 32 * seen.pixels
+        + 25 * seen.lines
+        + 22,
     )
 
 

@@ -33,16 +33,17 @@ def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
     parameters = (("function", function), ("wide", int(wide)), ("shift", out.shift), ("clamped", int(clamped)))
     sixteens, eights = (0, -(-channels // 8)) if wide else (channels // 16, -(-(channels % 16) // 8))
     finish = 11 + (2 if out.shift else 0) + (4 if clamped else 0)
-    around = 4 * (1 if not wide and columns == x.step_shape[1] else rows)
-    per_pixel = sixteens * (6 * rows * columns + around + 8 + 2 * finish)
-    per_pixel += eights * (5 * rows * columns + around + 7 + finish + (5 * rows if wide else 0))
+    seen = pool.windows(attrs, x, y)
+    lines = seen.pixels if not wide and columns == x.step_shape[1] else seen.rows
+    vectors = sixteens * (6 * seen.taps + 3.7 * lines + seen.pixels * (9.5 + 2 * finish))
+    vectors += eights * (5 * seen.taps + 3.7 * lines + seen.pixels * (8.7 + finish) + (5 * seen.rows if wide else 0))
     return replace(
         portable,
         kernel="avg_pool2d_mve",
         function=function,
         sources=("pg_pool_mve.h",),
         blocks=(Block("avg_pool_mve.h.j2", function, parameters),),
-        instructions=y.elements // channels * (per_pixel + 70) + 40,
+        instructions=vectors + 55 * seen.pixels + 20 * seen.lines + 33,
     )
 
 
@@ -50,14 +51,17 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
     if not isinstance(node.attrs, MaxPool2d):
         raise TypeError(f"node {node.name!r} is no maximum pooling")
     x, y = graph.arg(node, "x").type, graph.type(node.output)
-    rows, columns = node.attrs.kernel
+    seen = pool.windows(node.attrs, x, y)
     vectors = -(-y.step_shape[2] * x.dtype.bytes // 16)
     return replace(
         pool.max_pool2d(graph, node, target),
         kernel="max_pool2d_mve",
         function=f"pg_max_pool_mve_{SUFFIX[x.dtype]}",
         sources=("pg_pool_mve.h",),
-        instructions=y.elements // y.step_shape[2] * (vectors * (5 * rows * columns + 4 * rows + 9) + 34) + 40,
+        instructions=vectors * (9 * seen.pixels + 4 * seen.rows + 5 * seen.taps)
+        + 32 * seen.pixels
+        + 22 * seen.lines
+        + 27,
     )
 
 
