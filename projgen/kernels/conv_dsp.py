@@ -183,7 +183,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = Fals
         ),
         instructions=-(-pixels // 3) * (made.per_block + filled + 19)
         + rest_of_three(pixels % 3, inputs * sizes[0], outputs * sizes[1], residual)
-        + (copy(residual) + 10 if residual else 0)
+        + (copy(added[0]) + 10 if residual else 0)
         + 36,
         scratch_bytes=24 * quads + (_spill(g) if pixels % 3 or width % 3 else 0),
         in_place=over_residual(node) if residual else frozenset({"x"} if shrinks else ()),
@@ -246,15 +246,17 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         "pitch": pitch,
         "ring": ring // itemsize,
     }
-    blocks_of_three = -(-pixels // 3) * (made.per_block + operand_of_three(4 * quads, itemsize))
+    per_three = made.per_block + operand_of_three(4 * quads, itemsize)
     if padded:
         kept = max(kernel_h - g.attrs.stride[0], 0)
         line = copy(g.x.step_shape[1] * channels_in * itemsize) + 47
         shifted = height * (copy(kept * pitch * itemsize) + 22)
         windows = shifted + (height * (kernel_h - kept) + kept) * line + pixels * (gather(kernel_h, row_bytes) + 24)
         windows += 0.7 * pitch * kernel_h * itemsize
+        streamed = pixels * (gather(kernel_h, row_bytes) + 24) + height * kernel_h * (line + 0.7 * pitch * itemsize)
     else:
         windows = _windows(g, straight=straight)
+        streamed = _windows(g, straight=False)
     left = rest_of_three(pixels % 3, 0, outputs_bytes, residual)
     return KernelChoice(
         kernel=f"conv2d{'_residual' if residual else ''}_dsp{'_looped' if looped else ''}",
@@ -264,15 +266,15 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         tables=(made.stream,),
         sources=("pg_conv2d_dsp.h",),
         blocks=tuple(blocks),
-        instructions=groups * (blocks_of_three + windows + left)
+        instructions=groups * (-(-pixels // 3) * per_three + windows + left)
         + 28 * quads * itemsize
         + 80
-        + (copy(residual) + 10 if residual else 0),
+        + (copy(added[0]) + 10 if residual else 0),
         scratch_bytes=ring + (kernel_h * pitch * itemsize if padded else 0),
         in_place=over_residual(node) if residual else frozenset({"x"} if padded and overwrites(g) else ()),
         row_function=f"{function}_row",
-        row_instructions=groups * pixels * (made.per_block / 3 + widened + copied + 20)
-        + height * (100 + (40 * kernel_h if padded else 0) + (made.per_block if width % 3 else 0)),
+        row_instructions=groups * (height * -(-width // 3) * per_three + streamed)
+        + height * (28 * quads * itemsize + 100 + groups * rest_of_three(width % 3, 0, outputs_bytes, residual)),
         code_bytes=made.code_bytes + (5 * words if padded else 0),
     )
 
@@ -281,11 +283,12 @@ def _windows(g: Geometry, *, straight: bool) -> float:
     """Instructions that gather every window of one group: rows inside the map at once, others tap by tap."""
     (height, width, _), (_, kernel_h, kernel_w, inputs) = g.y.step_shape, g.w
     row_bytes = kernel_w * inputs * g.x.dtype.bytes
-    whole = kernel_h * inside(g, 0) * inside(g, 1) if straight else 0
-    rows = width * rows_inside(g) - whole
-    empty = width * (height * kernel_h - rows_inside(g))
-    by_taps = rows * (32 + 39 * kernel_w + 0.95 * row_bytes) + empty * (32 + 0.97 * row_bytes)
-    return 36 * height * width + whole * (copy(row_bytes) + 18) + by_taps
+    seen, empty = rows_inside(g), height * kernel_h - rows_inside(g)
+    across, down = (inside(g, 1), kernel_h * inside(g, 0)) if straight else (0, 0)
+    per_byte = 0.95 if inputs * g.x.dtype.bytes % 4 == 0 else 2.3  # the C library's memcpy
+    by_rows = across * (down * (copy(row_bytes) + 18) + (seen - down) * (45 + per_byte * row_bytes))
+    by_taps = (width - across) * seen * (32 + 39 * kernel_w + per_byte * row_bytes)
+    return 36 * height * width + by_rows + by_taps + width * empty * (32 + 0.97 * row_bytes)
 
 
 KERNELS = (

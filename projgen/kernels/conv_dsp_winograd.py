@@ -142,7 +142,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     around = partial * (114 if residual else 59) + spilled * (1.9 if residual else 0.9)
     around += copy(added[0]) + 50 if residual else 0
     new_columns = plan.columns or g.x.step_shape[1]
-    per_rows = new_columns * quads * 27 + 16 * quads + 200 + (plan.chunks - 1) * (50 * quads + 80)
+    per_rows = new_columns * quads * 27 + 16 * quads + 400 + (plan.chunks - 1) * (50 * quads + 80)
     products_of_map = row_pairs * (pairs * per_tiles + per_rows) + around + 100
     copied = _padded_rows(g, 2 * row_pairs + 2, 4 * plan.columns) if plan.columns else 0.0
     spill = 8 * outputs * g.y.dtype.bytes if out_w % 4 or out_h % 2 else 0

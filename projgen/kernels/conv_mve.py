@@ -157,6 +157,7 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
     call = call_of(function, "pg_conv2d_mve", struct, g, (made.block,), residual=int(residual), row=1)
     per_row = -(-width // pixels) * made.per_block + (2 if width % pixels else 1) * (35 + 4 * kernel_h)
     per_row += 45 + 9 * kernel_h
+    strided = 12.5 * lines.columns * g.x.step_shape[0] if g.attrs.groups > 1 else 0.0  # channels beside others'
     return KernelChoice(
         kernel="conv2d_residual_mve" if residual else "conv2d_mve",
         function=function,
@@ -165,7 +166,7 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
         tables=(made.stream,),
         sources=("pg_conv2d_mve.h",),
         blocks=(made.block, call),
-        instructions=g.attrs.groups * (height * per_row + lines.filled) + 90,
+        instructions=g.attrs.groups * (height * per_row + lines.filled + strided) + 90,
         scratch_bytes=lines.bytes + SLACK,
         in_place=_in_place(
             node,
