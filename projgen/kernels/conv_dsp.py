@@ -251,9 +251,13 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         kept = max(kernel_h - g.attrs.stride[0], 0)
         line = copy(g.x.step_shape[1] * channels_in * itemsize) + 47
         shifted = height * (copy(kept * pitch * itemsize) + 22)
-        windows = shifted + (height * (kernel_h - kept) + kept) * line + pixels * (gather(kernel_h, row_bytes) + 24)
+        windows = (
+            float(shifted) + (height * (kernel_h - kept) + kept) * line + pixels * (gather(kernel_h, row_bytes) + 24)
+        )
         windows += 0.7 * pitch * kernel_h * itemsize
-        streamed = pixels * (gather(kernel_h, row_bytes) + 24) + height * kernel_h * (line + 0.7 * pitch * itemsize)
+        streamed: float = pixels * (gather(kernel_h, row_bytes) + 24) + height * kernel_h * (
+            line + 0.7 * pitch * itemsize
+        )
     else:
         windows = _windows(g, straight=straight)
         streamed = _windows(g, straight=False)

@@ -1,0 +1,143 @@
+"""What a quantised model will cost on a target, from the schedule that a compilation would emit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from torch import nn
+
+from projgen.codegen.emit import render_block
+from projgen.options import CompileOptions, Optimise
+from projgen.quant.model import QuantizedModel, quantize
+from projgen.resources import runtime_c
+from projgen.schedule import Schedule, schedule
+from projgen.schedule.records import Phase
+from projgen.targets import Target
+
+_CALL: Final = 9.0  # instructions of a call from the run function
+_BYTES_A_LINE: Final = 3.7  # of assembly: two thirds of the instructions take four bytes
+_BYTES_A_STATEMENT: Final = 11.0  # of C
+_BYTES_A_LAYER: Final = 90.0  # its parameters, its call
+_BYTES: Final = 60.0  # interface
+_ASSEMBLY: Final = re.compile(r'^\s*(?:__asm volatile\()?"\s*(?:\d+:\s*)?[a-z]', re.MULTILINE)
+_PLAIN: Final = re.compile(r"#else.*?#endif", re.DOTALL)
+_STATEMENT: Final = re.compile(r";\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """Predicted instructions and exact bytes of constants of one node, for one inference."""
+
+    source: str
+    kernel: str
+    instructions: float
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a model costs on a target.
+
+    Attributes:
+        instructions: predicted, of one inference. code_bytes: predicted.
+        weight_bytes, arena_bytes, arena_with_input_bytes: exact.
+        layers: by node.
+    """
+
+    target: str
+    instructions: float
+    weight_bytes: int
+    code_bytes: float
+    arena_bytes: int
+    arena_with_input_bytes: int
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def flash(self) -> float:
+        """Weights and code."""
+        return self.weight_bytes + self.code_bytes
+
+    @property
+    def ram(self) -> float:
+        return float(self.arena_with_input_bytes)
+
+    def cost(self, name: str) -> float:
+        """By the name that a budget gives it: flash, ram or instructions."""
+        return {"flash": self.flash, "ram": self.ram, "instructions": self.instructions}[name]
+
+    def fits(self, limits: Mapping[str, float]) -> bool:
+        return all(self.cost(name) <= limit for name, limit in limits.items())
+
+    @property
+    def text(self) -> str:
+        return (
+            f"{self.instructions:,.0f} instructions, {self.flash:,.0f} bytes of flash "
+            f"({self.weight_bytes:,} of weights), {self.ram:,.0f} bytes of RAM with the input"
+        )
+
+
+def footprint(q: QuantizedModel, target: Target, *, steps: int = 1, optimise: Optimise = "speed") -> Footprint:
+    """The cost of a quantised model on a target, by the kernels that a compilation takes.
+
+    Args:
+        steps: of an inference, where the model runs over time.
+    """
+    planned = schedule(q.graph, target, CompileOptions(optimise=optimise))
+    layers = []
+    total = 20.0
+    for segment in planned.segments:
+        times = steps if segment.phase is Phase.STEP else 1
+        total += times * (segment.instructions + _CALL)
+        alone = sum(c.choice.instructions for c in segment.calls) or 1.0
+        for call in segment.calls:
+            share = segment.instructions * call.choice.instructions / alone
+            weights = sum(t.data.nbytes for t in call.choice.tables)
+            layers.append(LayerCost(call.node.source or call.node.name, call.choice.kernel, times * share, weights))
+    plan = planned.plan
+    return Footprint(
+        target.name,
+        total,
+        planned.weight_bytes,
+        code_bytes(planned),
+        plan.arena_bytes,
+        plan.with_input_bytes,
+        tuple(layers),
+    )
+
+
+def code_bytes(planned: Schedule) -> float:
+    """Predicted code of a schedule: its assembly and its C, each file and block once."""
+    choices = [c.choice for s in planned.segments for c in s.calls]
+    texts = [
+        (runtime_c() / "src" / name).read_text("utf-8") for name in sorted({n for c in choices for n in c.sources})
+    ]
+    texts += [render_block(block) for block in {b.function: b for c in choices for b in c.blocks}.values()]
+    lines = sum(len(_ASSEMBLY.findall(text)) for text in texts)
+    statements = sum(len(_STATEMENT.findall(_PLAIN.sub("", text))) for text in texts)
+    return _BYTES + _BYTES_A_LAYER * len(choices) + _BYTES_A_LINE * lines + _BYTES_A_STATEMENT * statements
+
+
+def predict(
+    model: nn.Module | QuantizedModel, target: Target, example: Any, *, optimise: Optimise = "speed"
+) -> Footprint:
+    """The cost of a float or quantised model on a target.
+
+    Args:
+        example: a batch of inputs (a tuple for several); it decides the steps of an inference and the ranges of the
+            activations, which costs don't depend on. Channels that only the data shows constant count in full.
+    """
+    q = (
+        model
+        if isinstance(model, QuantizedModel)
+        else quantize(model, [example], equalise=False, keep_dead_channels=True)
+    )
+    inputs = example if isinstance(example, tuple) else (example,)
+    steps = 1
+    for port, x in zip(q.graph.inputs, inputs, strict=True):
+        if q.graph.type(port.value).has_time:
+            steps = max(steps, port.to_ir(np.asarray(x)).shape[1])
+    return footprint(q, target, steps=steps, optimise=optimise)
