@@ -21,8 +21,8 @@ INTRODUCTION = f"""\
 Written by `make bench`. Each kernel predicts what it executes before any compiler runs: its assembly is counted line by
 line, the C around it by a fit. The choice of kernels, `Budget` and the comparison of a projected layer with the dense
 one rest on that. Here are layers whose sizes are drawn, none of them used in a fit ({len(SEEDS)} draws of every
-family), as a compilation for speed realises them, against exact counts on the emulated core (`arm-none-eabi-gcc -O2`). Layers of
-less than {SMALL} instructions are left out.
+family), as a compilation for speed realises them, against exact counts on the emulated core (`arm-none-eabi-gcc -O2`).
+Layers of less than {SMALL} instructions are left out.
 """
 
 pytestmark = pytest.mark.qemu
