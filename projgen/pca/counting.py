@@ -44,12 +44,14 @@ def factored_cost(
     core_bias: bool = False,
     joint: bool = False,
     shared: bool = False,
+    separable: bool = False,
 ) -> int:
     """Learnables of a layer at given ranks; None leaves a projector out.
 
     Args:
         core_bias: a convolution with an output projector keeps its bias before it (r_out per group).
         joint: an LSTM cell whose two products share their first factor (r_in = r_out).
+        separable: a convolution of rows (kh x 1, to r_in channels) and then of columns (1 x kw).
         shared: a Linear layer that reads an RNN's hidden state through that RNN's output projector.
     """
     rows, columns = layer.outputs, layer.inputs
@@ -59,8 +61,9 @@ def factored_cost(
     if layer.kind is Kind.CONV:
         inner_in = columns if r_in is None else r_in
         inner_out = rows if r_out is None else r_out
-        weights = inner_in * layer.taps * inner_out
-        weights += 0 if r_in is None else columns * r_in
+        kernel = layer.columns if separable else layer.taps
+        weights = inner_in * kernel * inner_out
+        weights += 0 if r_in is None else columns * r_in * (layer.taps // kernel)
         weights += 0 if r_out is None else rows * r_out
         return layer.groups * (weights + layer.bias * (inner_out if core_bias else rows))
     width = layer.hidden

@@ -42,7 +42,7 @@ class Layer:
         inputs: width D of what is multiplied first (features, channels of one group, or RNN inputs).
         outputs: number of rows O (features, channels of one group, or gates*H).
         hidden: H of an RNN, else 0.
-        taps: kernel positions of a convolution (1 elsewhere); groups: its groups.
+        taps: kernel positions of a convolution (1 elsewhere); groups: its groups; columns: width of its kernel.
         bias: whether it has one.
         reason: why it can't be projected, empty if it can.
     """
@@ -58,6 +58,12 @@ class Layer:
     groups: int = 1
     bias: bool = True
     reason: str = ""
+    columns: int = 1
+
+    @property
+    def separable(self) -> bool:
+        """Whether its kernel has rows and columns, so that it can be one of rows and one of columns."""
+        return self.kind is Kind.CONV and 1 < self.columns < self.taps
 
 
 def cell_suffixes(num_layers: int, bidirectional: bool) -> list[str]:
@@ -131,9 +137,9 @@ def _layers_of(shown: str, name: str, module: nn.Module, inside: str) -> Iterabl
         inputs, outputs = module.in_channels // module.groups, module.out_channels // module.groups
         if not reason and inputs == 1 and outputs <= 2 and module.groups > 1:
             reason = "a depthwise convolution has no channels to combine"
-        taps, bias = math.prod(module.kernel_size), module.bias is not None
+        taps, bias, columns = math.prod(module.kernel_size), module.bias is not None, int(module.kernel_size[-1])
         kind = None if reason else Kind.CONV
-        yield Layer(shown, name, kind, 0, inputs, outputs, 0, taps, module.groups, bias, reason)
+        yield Layer(shown, name, kind, 0, inputs, outputs, 0, taps, module.groups, bias, reason, columns)
     elif isinstance(module, nn.Conv3d | nn.ConvTranspose3d | nn.Bilinear):
         yield Layer(shown, name, None, reason=f"{type(module).__name__} is not supported")
     elif isinstance(module, nn.LSTM | nn.GRU):

@@ -209,9 +209,8 @@ def _layer_info(before: Layer, layer: Layer, choice: Choice, work: PcaWork | Pre
     projected, explained = choice != DENSE, work.explained(layer, choice)
     units = (before.hidden or before.outputs * before.groups, layer.hidden or layer.outputs * layer.groups)
     joint = choice.joint and layer.hidden > 0
-    return LayerInfo(
-        layer.name, _kind(layer), projected, choice[:2], joint, units, dense, after, explained, choice.shared
-    )
+    forms = (choice.shared, choice.separable)
+    return LayerInfo(layer.name, _kind(layer), projected, choice[:2], joint, units, dense, after, explained, *forms)
 
 
 def _removal(work: PcaWork, total: int, goal: float) -> int:

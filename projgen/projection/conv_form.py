@@ -8,12 +8,15 @@ r_out at once; for fixed U and core the best Q solves linear equations in C*r_in
 The leading columns of the first Q nest, and with the channels before the kernel positions so do the normal
 equations: the Cholesky factor for r_in columns is the leading block of that for all C. One factorisation per
 group serves every rank.
+
+The separable form, a convolution of the kernel's rows and then one of its columns, is the same problem with each
+channel's rows counted as channels: W~ = U core Q^T, Q (C*rows, r_in), the core with the columns as its positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,9 +25,12 @@ from torch import Tensor
 from projgen.pca.collect import LayerStats
 from projgen.projection.closed_form import _descending, _roots, regularised
 from projgen.projection.factors import Array, ConvFactors, DenseWeights
+from projgen.projection.ranks import Choice
 
 _MAX_UNKNOWNS = 1500
 _SWEEPS = 3
+_SEVERAL_STARTS = 400  # unknowns of Q up to which the sweeps begin in several places
+_RANDOM_STARTS = 40
 _RIDGES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)
 _SINGULAR_RIDGES = _RIDGES[2:]
 
@@ -51,6 +57,10 @@ class ConvProblem:
         """(O, C, K)."""
         rows, columns, taps = self.weight.shape
         return rows, columns, taps
+
+    def by_columns(self, columns: int) -> ConvProblem:
+        """The same problem over (O, C*rows, columns): what a separable pair of convolutions solves."""
+        return replace(self, weight=self.weight.reshape(len(self.weight), -1, columns))
 
 
 def conv_problems(dense: DenseWeights, stats: LayerStats) -> list[ConvProblem]:
@@ -166,20 +176,55 @@ def solve(
 
     ``start``: what ``least_squares`` found for ``start_projector``, where it is known already.
     """
-    _, columns, taps = problem.sizes
     if r_in is None:
         core, u = _core(problem, None, None, r_out)
         return core, None, u
     fixed = start or least_squares(problem, start_projector(problem)[:, :r_in])
+    unknowns = problem.sizes[1] * r_in
+    swept = [_swept(problem, fixed, r_in, r_out, sweeps if unknowns <= _MAX_UNKNOWNS else 0)]
+    if sweeps and unknowns <= _SEVERAL_STARTS:
+        swept += [_swept(problem, least_squares(problem, q), r_in, r_out, sweeps) for q in _other_starts(problem, r_in)]
+    return min(swept, key=lambda factors: error_of(problem, *factors))
+
+
+def _swept(
+    problem: ConvProblem, fixed: LeastSquares, r_in: int, r_out: int | None, sweeps: int
+) -> tuple[Array, Array, Array | None]:
+    """The factors after some sweeps from a first Q."""
     core, u = _core(problem, fixed, r_in, r_out)
     q = fixed.q[:, :r_in]
-    if not sweeps or q.size > _MAX_UNKNOWNS:
+    if not sweeps:
         return core, q, u
+    _, columns, taps = problem.sizes
     by_taps = problem.second.reshape(columns, taps, columns, taps).transpose(0, 2, 1, 3).reshape(columns**2, taps**2)
     for _ in range(sweeps):
         q = _best_q(problem, by_taps, core, u, q)
         core, u = _core(problem, least_squares(problem, q), r_in, r_out)
     return core, q, u
+
+
+def _other_starts(problem: ConvProblem, rank: int) -> Iterator[Array]:
+    """Further Q to begin with: the sweeps end in the optimum nearest to where they begin.
+
+    From the correlations of channels and weighted outputs, as they are and by the channels' own spread; and, where that
+    costs nothing, at random.
+    """
+    _, columns, taps = problem.sizes
+    by_channel = (problem.cross @ problem.root).reshape(columns, -1)
+    yield _leading(by_channel, rank)
+    blocks = problem.second.reshape(columns, taps, columns, taps)
+    _, inverse = _roots(np.einsum("atbt->ab", blocks))
+    yield np.linalg.qr(inverse @ _leading(inverse @ by_channel, rank))[0]
+    if columns * rank <= _RANDOM_STARTS:
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            yield np.linalg.qr(rng.normal(size=(columns, rank)))[0]
+
+
+def _leading(matrix: Array, rank: int) -> Array:
+    """The leading left singular vectors; orthonormal even where the matrix has fewer."""
+    _, vectors = _descending(matrix @ matrix.T)
+    return np.ascontiguousarray(vectors[:, :rank])
 
 
 def _core(
@@ -232,8 +277,7 @@ def conv_factors(
     dense: DenseWeights,
     stats: LayerStats,
     problems: list[ConvProblem],
-    r_in: int | None,
-    r_out: int | None,
+    choice: Choice,
     starts: Sequence[LeastSquares | None] = (),
 ) -> ConvFactors:
     """Factors of a whole convolution at given ranks per group, with the bias corrected for the mean patch.
@@ -242,8 +286,9 @@ def conv_factors(
     """
     cores, projectors, outputs, lost = [], [], [], []
     known = starts or [None] * len(problems)
-    for problem, patches, start in zip(problems, stats.patches, known, strict=True):
-        core, q, u = solve(problem, r_in, r_out, start=start)
+    for whole, patches, start in zip(problems, stats.patches, known, strict=True):
+        problem = whole.by_columns(stats.layer.columns) if choice.separable else whole
+        core, q, u = solve(problem, choice.r_in, choice.r_out, start=start)
         cores.append(core)
         if q is not None:
             projectors.append(q.T)
@@ -258,4 +303,5 @@ def conv_factors(
         np.concatenate(outputs) if outputs else None,
         None,
         bias,
+        choice.separable,
     )

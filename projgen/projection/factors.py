@@ -45,13 +45,17 @@ class LinearFactors:
 
 @dataclass(frozen=True, slots=True)
 class ConvFactors:
-    """A convolution in up to three factors, as ``layers.projected_conv`` takes them."""
+    """A convolution in up to three factors, as ``layers.projected_conv`` takes them.
+
+    separable: the input projector (r_in, C * rows) spans the kernel's rows, the core (.., r_in, columns) its columns.
+    """
 
     core: Array
     input_projector: Array | None
     output_projector: Array | None
     core_bias: Array | None
     bias: Array | None
+    separable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,9 @@ def cost_of(layer: Layer, factors: Factors | None) -> int:
     core_bias = isinstance(factors, ConvFactors) and factors.core_bias is not None
     joint = isinstance(factors, CellFactors) and factors.joint
     shared = isinstance(factors, LinearFactors) and factors.shared is not None
-    return factored_cost(layer, *ranks_of(factors), core_bias=core_bias, joint=joint, shared=shared)
+    separable = isinstance(factors, ConvFactors) and factors.separable
+    ranks = ranks_of(factors)
+    return factored_cost(layer, *ranks, core_bias=core_bias, joint=joint, shared=shared, separable=separable)
 
 
 def build(module: nn.Module, cells: list[tuple[Layer, Factors | None]], name: str) -> ProjectedLayer:
@@ -184,11 +190,14 @@ def _feed_forward(module: nn.Module, factors: Factors) -> nn.Module:
     if isinstance(factors, LinearFactors):
         return projected_linear(_like(factors.a, like), _like(factors.b, like), tensor(factors.bias))
     assert isinstance(factors, ConvFactors) and is_convolution(module)
-    core = _like(factors.core, like).reshape(*factors.core.shape[:2], *module.kernel_size)
+    kernel = (1, module.kernel_size[-1]) if factors.separable else module.kernel_size
+    projector = tensor(factors.input_projector)
+    if projector is not None and factors.separable:
+        projector = projector.reshape(len(projector), -1, module.kernel_size[0], 1)
     return projected_conv(
         module,
-        core,
-        tensor(factors.input_projector),
+        _like(factors.core, like).reshape(*factors.core.shape[:2], *kernel),
+        projector,
         tensor(factors.output_projector),
         core_bias=tensor(factors.core_bias),
         bias=tensor(factors.bias),

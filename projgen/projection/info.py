@@ -20,6 +20,7 @@ class LayerInfo:
         explained_variance: the smaller proportion kept of what it reads and emits ("pca"), or the proportion
             of its output's weighted variance that remains ("output").
         shared: it reads a hidden state through the recurrent layer's own projector, which counts there.
+        separable: a convolution of the kernel's rows, to ranks[0] channels, and then of its columns.
     """
 
     name: str
@@ -32,6 +33,7 @@ class LayerInfo:
     learnables_after: int
     explained_variance: float
     shared: bool = False
+    separable: bool = False
 
     @property
     def learnables_reduction(self) -> float:
@@ -74,7 +76,7 @@ class CompressionInfo:
             table.add_column(heading, justify="left" if heading in {"layer", "kind"} else "right")
         for layer in self.layers:
             ranks = ", ".join("-" if r is None else str(r) for r in layer.ranks) if layer.projected else "dense"
-            ranks += " joint" * layer.joint + " shared" * layer.shared
+            ranks += " joint" * layer.joint + " shared" * layer.shared + " separable" * layer.separable
             counts = f"{layer.learnables_before:,} -> {layer.learnables_after:,}"
             fewer, kept = f"{layer.learnables_reduction:.1%}", f"{layer.explained_variance:.2%}"
             units = str(layer.units[1]) if layer.units[0] == layer.units[1] else f"{layer.units[0]} -> {layer.units[1]}"

@@ -7,6 +7,7 @@ Linear              ``input_projector`` Linear(D, r, no bias) -> ``core`` Linear
 Conv1d, Conv2d      ``input_projector`` 1x1 (C, g*r_in) -> ``core`` k x k (g*r_in, g*r_out) with the stride,
                     dilation, padding and groups g of the dense layer -> ``output_projector`` 1x1
                     (g*r_out, O); g groups mean grouped projectors. Either projector may be missing.
+                    Separable: ``input_projector`` kh x 1 and ``core`` 1 x kw, each with its axis' geometry.
 ConvTranspose1d/2d  the same with a transposed ``core``, which also keeps the output padding
 LSTM, GRU           ``ProjectedLSTM``, ``ProjectedGRU``
 ==================  =================================================================================
@@ -145,7 +146,8 @@ def projected_conv(
     Args:
         like: the dense layer; its stride, padding, dilation, groups g and padding mode are carried over.
         core: (g*r_out, r_in, *kernel), or (O, r_in, *kernel) without output projector.
-        input_projector: (g*r_in, C/g), row block per group, or None to read the channels directly.
+        input_projector: (g*r_in, C/g), row block per group, or None to read the channels directly. With four axes,
+            (g*r_in, C/g, kh, 1), it is the first of a separable pair and the core, (.., r_in, 1, kw), the second.
         output_projector: (O, r_out), row block per group, or None.
         core_bias: added after the core. bias: added after the output projector (then after the core if there
             is none).
@@ -158,23 +160,17 @@ def projected_conv(
     inner_in = like.in_channels
     if input_projector is not None:
         inner_in = input_projector.shape[0]
-        layers["input_projector"] = pointwise(like.in_channels, inner_in, 1, groups=groups, bias=False, **factory)
-        _fill(layers["input_projector"].weight, input_projector.reshape(*input_projector.shape, *kernel_ones))
+        if input_projector.dim() == 2:
+            layers["input_projector"] = pointwise(like.in_channels, inner_in, 1, groups=groups, bias=False, **factory)
+            _fill(layers["input_projector"].weight, input_projector.reshape(*input_projector.shape, *kernel_ones))
+        else:
+            geometry = _geometry(like, 0)
+            first = type(like)(like.in_channels, inner_in, groups=groups, bias=False, **geometry, **factory)
+            _fill(first.weight, in_own_order(first, input_projector))
+            layers["input_projector"] = first
     middle_bias = core_bias if output_projector is not None else (core_bias if bias is None else bias)
-    geometry: dict[str, Any] = {"output_padding": like.output_padding} if is_transposed(like) else {}
-    middle = type(like)(
-        inner_in,
-        core.shape[0],
-        like.kernel_size,  # type: ignore[arg-type]
-        stride=like.stride,  # type: ignore[arg-type]
-        padding=like.padding,  # type: ignore[arg-type]
-        dilation=like.dilation,  # type: ignore[arg-type]
-        groups=groups,
-        bias=middle_bias is not None,
-        padding_mode=like.padding_mode,
-        **geometry,
-        **factory,
-    )
+    geometry = _geometry(like, 1 if input_projector is not None and input_projector.dim() == 4 else None)
+    middle = type(like)(inner_in, core.shape[0], groups=groups, bias=middle_bias is not None, **geometry, **factory)
     _fill(middle.weight, in_own_order(middle, core))
     if middle_bias is not None:
         _fill(middle.bias, middle_bias)
@@ -186,6 +182,19 @@ def projected_conv(
             _fill(last.bias, bias)
         layers["output_projector"] = last
     return nn.Sequential(layers)
+
+
+def _geometry(like: Convolution, axis: int | None) -> dict[str, Any]:
+    """The settings of a convolution that say where its taps lie; along one axis only, the other one left alone."""
+    names = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1}
+    names |= {"output_padding": 0} if is_transposed(like) else {}
+    found: dict[str, Any] = {"padding_mode": like.padding_mode}
+    for name, neutral in names.items():
+        value = getattr(like, name)
+        if axis is not None and not isinstance(value, str):  # "same" and "valid" hold for each axis
+            value = tuple(v if i == axis else neutral for i, v in enumerate(value))
+        found[name] = value
+    return found
 
 
 def _fill(parameter: Any, value: Tensor) -> None:

@@ -138,13 +138,13 @@ class Predictor:
         self._stats: dict[str, LayerStats] = {x.name: stats[x.name] for x in layers}
         self._solved: dict[str, tuple[Regression, ...]] = {}
         self._convs: dict[str, list[ConvProblem]] = {}
-        self._starts: dict[str, list[LeastSquares]] = {}
+        self._starts: dict[tuple[str, bool], list[LeastSquares]] = {}
         self._baseline: dict[str, float] = {}
         self._errors: dict[str, dict[Choice, tuple[float, float]]] = {}
         self._tables: list[_Table] = []
         for layer in layers:
             errors = self._errors[layer.name] = self._all_errors(layer)
-            usable = [c for c in errors if c.joint or c == useful(layer, c.r_in, c.r_out)]
+            usable = [c for c in errors if c.joint or c.separable or c == useful(layer, c.r_in, c.r_out)]
             cost = [output_cost(layer, c) for c in usable]
             kept = [i for i, value in enumerate(cost) if value < dense_cost(layer)]
             choices = (*(usable[i] for i in kept), DENSE)
@@ -197,8 +197,8 @@ class Predictor:
         """The factors of a layer at given ranks."""
         dense, stats = self._dense[layer.name], self._stats[layer.name]
         if layer.kind is Kind.CONV:
-            problems, starts = self._convs[layer.name], self._starts_for(layer, choice.r_in)
-            return conv_factors(dense, stats, problems, choice.r_in, choice.r_out, starts)
+            problems, starts = self._convs[layer.name], self._starts_for(layer, choice.r_in, choice.separable)
+            return conv_factors(dense, stats, problems, choice, starts)
         if choice.shared:
             return shared_factors(dense, stats, self.projector(layer, choice), self.source(layer))
         return output_factors(dense, stats, self._solved[layer.name], choice)
@@ -250,7 +250,7 @@ class Predictor:
             return self._shared[layer.name].error(choice), 0.0
         known = self._errors[layer.name]
         if choice not in known:  # a rank between the grid's, asked for by name
-            known.update(self._conv_row(layer, choice.r_in))
+            known.update(self._conv_row(layer, choice.r_in, separable=choice.separable))
         return known[choice]
 
     def _all_errors(self, layer: Layer) -> dict[Choice, tuple[float, float]]:
@@ -261,11 +261,14 @@ class Predictor:
             self._baseline[layer.name] = sum(p.total for p in problems) * _positions(stats)
             grid = _grid(layer.inputs, *(_GRID if layer.inputs < _WIDE else _COARSE_GRID))
             step = -(-layer.outputs // _WIDE)
-            self._starts[layer.name] = [
-                least_squares(p, start_projector(p)[:, : max(grid, default=1)]) for p in problems
-            ]
+            self._solve_conv(layer, max(grid, default=1), separable=False)
             for r_in in [*grid, None]:
                 errors.update(self._conv_row(layer, r_in, step))
+            most = separable_ranks(layer) if layer.inputs < _WIDE else 0
+            if most:
+                self._solve_conv(layer, most, separable=True)
+                for r_in in _grid(most + 1, *_GRID):
+                    errors.update(self._conv_row(layer, r_in, step, separable=True))
             return errors
         solved = self._solved[layer.name] = output_regressions(dense, stats)
         scale = _positions(stats)
@@ -282,29 +285,48 @@ class Predictor:
                 errors[Choice(rank, rank, True)] = (scale * float(joint.tails[rank]), 0.0)
         return errors
 
-    def _starts_for(self, layer: Layer, r_in: int | None) -> list[LeastSquares]:
-        """The least squares of a convolution's groups, extended where a rank beyond the grid's is asked for."""
-        starts = self._starts[layer.name]
-        if r_in is not None and r_in > starts[0].q.shape[1]:
-            problems = self._convs[layer.name]
-            starts = self._starts[layer.name] = [least_squares(p, start_projector(p)) for p in problems]
+    def _solve_conv(self, layer: Layer, most: int | None, *, separable: bool) -> list[LeastSquares]:
+        """The least squares of a convolution's groups for input ranks up to ``most`` (None: all)."""
+        problems = self._convs[layer.name]
+        if separable:
+            problems = [p.by_columns(layer.columns) for p in problems]
+        starts = [least_squares(p, start_projector(p)[:, :most]) for p in problems]
+        self._starts[layer.name, separable] = starts
         return starts
 
-    def _conv_row(self, layer: Layer, r_in: int | None, step: int = 1) -> dict[Choice, tuple[float, float]]:
+    def _starts_for(self, layer: Layer, r_in: int | None, separable: bool) -> list[LeastSquares]:
+        """The least squares of a convolution's groups, extended where a rank beyond the grid's is asked for."""
+        starts = self._starts.get((layer.name, separable), [])
+        if not starts or (r_in is not None and r_in > starts[0].q.shape[1]):
+            return self._solve_conv(layer, None, separable=separable)
+        return starts
+
+    def _conv_row(
+        self, layer: Layer, r_in: int | None, step: int = 1, *, separable: bool = False
+    ) -> dict[Choice, tuple[float, float]]:
         """Errors of a convolution with one input rank, at every output rank or every so many."""
         rows = np.zeros(layer.outputs + 1)
-        for problem, start in zip(self._convs[layer.name], self._starts_for(layer, r_in), strict=True):
+        for problem, start in zip(self._convs[layer.name], self._starts_for(layer, r_in, separable), strict=True):
             rows += output_errors(problem, start, r_in)
         rows *= _positions(self._stats[layer.name])
-        row = {Choice(r_in, r): (float(rows[r]), 0.0) for r in range(1, layer.outputs, step)}
+        row = {Choice(r_in, r, separable=separable): (float(rows[r]), 0.0) for r in range(1, layer.outputs, step)}
         if r_in is not None:
-            row[Choice(r_in, None)] = (float(rows[-1]), 0.0)
+            row[Choice(r_in, None, separable=separable)] = (float(rows[-1]), 0.0)
         return row
 
 
 def _positions(stats: LayerStats) -> float:
     moments = stats.patches or stats.inputs
     return moments[0].rows / max(stats.samples, 1)
+
+
+def separable_ranks(layer: Layer) -> int:
+    """The largest rank at which a separable pair costs less than the convolution; 0 where there is none."""
+    if not layer.separable:
+        return 0
+    rows = layer.taps // layer.columns
+    per_rank = layer.inputs * rows + layer.outputs * layer.columns
+    return min((layer.inputs * layer.taps * layer.outputs - 1) // per_rank, layer.inputs * rows)
 
 
 def _side_errors(solved: Regression, width: int) -> list[tuple[int | None, float]]:

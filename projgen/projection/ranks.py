@@ -19,13 +19,15 @@ class Choice(NamedTuple):
     """Ranks of a layer; None: that projector is left out.
 
     joint: an LSTM whose two products share a factor. shared: a Linear layer that reads a hidden state through the
-    RNN's own projector; ``joint`` then says whether it is that of the joint form.
+    RNN's own projector; ``joint`` then says whether it is that of the joint form. separable: a convolution whose
+    input projector spans the kernel's rows and whose core its columns.
     """
 
     r_in: int | None
     r_out: int | None
     joint: bool = False
     shared: bool = False
+    separable: bool = False
 
 
 DENSE = Choice(None, None)
@@ -83,7 +85,9 @@ def threshold_ranks(spectra: list[Spectra], goal: float) -> dict[str, Choice]:
 def output_cost(layer: Layer, choice: Choice) -> int:
     """Learnables of a layer projected by ``method="output"``."""
     joint = choice.joint and layer.hidden > 0
-    return factored_cost(layer, choice.r_in, choice.r_out, joint=joint, shared=choice.shared)
+    return factored_cost(
+        layer, choice.r_in, choice.r_out, joint=joint, shared=choice.shared, separable=choice.separable
+    )
 
 
 def pca_cost(layer: Layer, choice: Choice) -> int:

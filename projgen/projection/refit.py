@@ -93,7 +93,7 @@ def _factor(layer: Layer, choice: Choice, dense: DenseWeights, stats: LayerStats
     if choice.shared:
         return shared_factors(dense, stats, work.projector(layer, choice), work.source(layer))
     if layer.kind is Kind.CONV:
-        return conv_factors(dense, stats, conv_problems(dense, stats), choice.r_in, choice.r_out)
+        return conv_factors(dense, stats, conv_problems(dense, stats), choice)
     return output_factors(dense, stats, output_regressions(dense, stats), choice)
 
 

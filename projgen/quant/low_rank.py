@@ -18,7 +18,9 @@ def find_low_rank(graph: Graph) -> frozenset[str]:
     reader, which is of the same kind, is no output, and is narrower than the input of a linear pair (it may be wider
     than the output: an RNN's projector that the layer after it shares), than the input of a 1x1 convolution before it,
     or than the output of one after it (the two inner edges of 1x1 -> kxk -> 1x1). Its maker has no bias but zeros;
-    only a kxk convolution may have one, as the middle of a projected convolution keeps the layer's bias.
+    only a kxk convolution may have one, as the middle of a projected convolution keeps the layer's bias. It also stands
+    between the rows and the columns of a separable kernel (kx1 -> 1xk), if it has fewer channels than each row of the
+    first has weights and than the second has outputs times k.
     """
     return frozenset(node.output for node in graph.nodes if _is_factor(graph, node))
 
@@ -48,7 +50,7 @@ def _is_factor(graph: Graph, node: Node) -> bool:
         ):
             before, after = _is_pointwise(graph, node), _is_pointwise(graph, reader)
             enters, leaves = before and _enters(graph, node), after and _leaves(graph, reader)
-            narrow = enters and leaves if before and after else enters or leaves
+            narrow = enters and leaves if before and after else enters or leaves or _is_separable(graph, node, reader)
             biased = leaves and not before
         case _:
             return False
@@ -65,6 +67,13 @@ def _leaves(graph: Graph, node: Node) -> bool:
     """Whether the node widens its input."""
     w = graph.data(node, "w")
     return len(w) > int(w.shape[-1])
+
+
+def _is_separable(graph: Graph, node: Node, reader: Node) -> bool:
+    """Whether the two are one kernel's rows and columns, through fewer channels than the taps on either side."""
+    first, second = graph.data(node, "w"), graph.data(reader, "w")
+    axes = first.shape[2] == second.shape[1] == 1 and first.shape[1] > 1 and second.shape[2] > 1
+    return bool(axes and len(first) < min(first[0].size, len(second) * second.shape[2]))
 
 
 def _is_pointwise(graph: Graph, node: Node) -> bool:

@@ -78,6 +78,17 @@ def test_a_transposed_convolution_between_projectors() -> None:
     assert find_low_rank(net.graph("y")) == {"z1", "z2"}
 
 
+@pytest.mark.parametrize(
+    ("middle", "bias", "found"), [(7, 0.0, {"z"}), (12, 0.0, {"z"}), (18, 0.0, set()), (7, 0.2, set())]
+)
+def test_a_separable_kernel(middle: int, bias: float, found: set[str]) -> None:
+    net = Builder(x=(6, 6, 6))
+    b = np.full(middle, bias, np.float32)
+    net.add("conv2d", "z", Conv2d(padding=(1, 1, 0, 0)), x="x", w=normal(middle, 3, 1, 6), b=b)
+    net.add("conv2d", "y", Conv2d(padding=(0, 0, 1, 1)), x="z", w=normal(8, 1, 3, middle, seed=1), b=normal(8, seed=2))
+    assert find_low_rank(net.graph("y")) == found
+
+
 def test_a_second_reader_or_an_output_keeps_int8() -> None:
     graph = pair(12, 4, 9)
     both = graph.with_(outputs=(*graph.outputs, type(graph.outputs[0])("z", "z", (0,))))
