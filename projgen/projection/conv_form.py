@@ -181,9 +181,11 @@ def solve(
         return core, None, u
     fixed = start or least_squares(problem, start_projector(problem)[:, :r_in])
     unknowns = problem.sizes[1] * r_in
-    swept = [_swept(problem, fixed, r_in, r_out, sweeps if unknowns <= _MAX_UNKNOWNS else 0)]
-    if sweeps and unknowns <= _SEVERAL_STARTS:
-        swept += [_swept(problem, least_squares(problem, q), r_in, r_out, sweeps) for q in _other_starts(problem, r_in)]
+    first = _swept(problem, fixed, r_in, r_out, sweeps if unknowns <= _MAX_UNKNOWNS else 0)
+    if not sweeps or unknowns > _SEVERAL_STARTS:
+        return first
+    others = (least_squares(problem, q) for q in _other_starts(problem, r_in))
+    swept = [first, *(_swept(problem, other, r_in, r_out, sweeps) for other in others)]
     return min(swept, key=lambda factors: error_of(problem, *factors))
 
 
