@@ -23,8 +23,8 @@ class LevelResult:
         name: stem of its files. key: hash of the model, the data and all options it depends on.
         method: "output", "pca", or "dense" for the model as it is. goal, value: what was asked of ``compress``.
         learnables, learnables_reduction, explained_variance: of the compressed model.
-        output_error: divergence of its outputs from the original's on the calibration inputs: mean KL divergence
-            of class scores, or mean square error over variance of other outputs.
+        output_error: divergence of its outputs from the original's on the calibration inputs: mean square error
+            over variance, for class scores (centred over the classes) plus their mean KL divergence.
         accuracy: share of the labelled inputs whose largest output is the label's; None without labels.
         int8_output_error, int8_accuracy: the same of the quantised model; None if that was not asked for.
         choice, refit: how ranks were chosen, as ``CompressionInfo`` says. ranks: per layer that was projected.

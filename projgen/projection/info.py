@@ -52,7 +52,7 @@ class CompressionInfo:
         choice: how the ranks were chosen: "given", "threshold", "predicted" or "measured".
         refit: whether the sequential refit is in it.
         output_error: divergence of the outputs on the calibration data where it was measured, else None: mean
-            KL divergence of class scores, or mean square error over variance of other outputs.
+            square error over variance, for class scores (centred over the classes) plus their mean KL divergence.
         seconds: time per stage: those of the neuron PCA if it was made on the way, then "ranks" (every layer's
             error table and the choice), "selection" (narrower networks and theirs), "factors", "refit" and
             "measuring" (output errors).

@@ -20,8 +20,9 @@ _TOGETHER = 64
 class OutputError:
     """Compares models with a teacher on up to 512 samples of the data.
 
-    Class scores are compared by the mean KL divergence of their softmax, any other outputs by the mean square
-    error over their variance.
+    Class scores are compared by the mean KL divergence of their softmax plus the mean square error over the variance
+    of the scores, centred over the classes: a network that is sure of its training data hides in its softmax what
+    the scores still show. Any other outputs are compared by the mean square error over their variance.
     """
 
     def __init__(self, teacher: nn.Module, batches: Batches, device: torch.device, clock: Clock | None = None) -> None:
@@ -52,7 +53,8 @@ class OutputError:
     def _error(self, got: list[Tensor], wanted: list[Tensor]) -> float:
         if self._divergence:
             p, q = torch.log_softmax(wanted[0].double(), -1), torch.log_softmax(got[0].double(), -1)
-            return float((p.exp() * (p - q)).sum(-1).mean())
+            divergence = float((p.exp() * (p - q)).sum(-1).mean())
+            return divergence + float((got[0] - wanted[0]).square().mean()) / self._spread[0]
         parts = zip(got, wanted, self._spread, strict=True)
         return sum(float((g - w).square().mean()) / spread for g, w, spread in parts)
 

@@ -326,12 +326,23 @@ def test_measured_choice_is_at_least_as_good_as_the_prediction() -> None:
         assert direct == again and direct.choice == "measured"
         assert direct.learnables_reduction >= goal
 
-        def divergence(network: nn.Module) -> float:
-            y = torch.cat([torch.log_softmax(model(x), -1) for x in data])
-            z = torch.cat([torch.log_softmax(network(x), -1) for x in data])
-            return float((y.exp() * (y - z)).sum(-1).mean().detach())
+        assert direct.output_error <= divergence(model, predicted, data) * (1 + 1e-6)
 
-        assert direct.output_error <= divergence(predicted) * (1 + 1e-6)
+
+def divergence(model: nn.Module, network: nn.Module, data: list[Tensor]) -> float:
+    """Mean KL divergence of class scores, and mean square error of the centred scores over their variance."""
+    with torch.no_grad():
+        y, z = torch.cat([model(x) for x in data]), torch.cat([network(x) for x in data])
+    p, q = torch.log_softmax(y, -1), torch.log_softmax(z, -1)
+    centred, other = y - y.mean(-1, keepdim=True), z - z.mean(-1, keepdim=True)
+    square = (centred - other).square().mean() / centred.var(correction=0)
+    return float((p.exp() * (p - q)).sum(-1).mean() + square)
+
+
+def test_the_measured_error_of_scores_is_their_divergence_and_their_square_error() -> None:
+    model, data = steps_setup()
+    network, info = projgen.compress(model, data, ranks={"rnn": (3, 6)}, verbosity="off")
+    assert info.output_error == pytest.approx(divergence(model, network, data), rel=1e-5)
 
 
 def test_one_shot_data_is_refused_where_choices_are_measured_and_enough_elsewhere() -> None:
@@ -354,9 +365,7 @@ def test_data_adds_the_refit_to_given_ranks_and_goals_for_variance(options: dict
     assert (info.refit, refit.refit) == (False, True)
     assert info.output_error is None and refit.output_error is not None
     assert [d.ranks for d in info.layers] == [d.ranks for d in refit.layers]
-    y = torch.cat([torch.log_softmax(model(x), -1) for x in data])
-    z = torch.cat([torch.log_softmax(closed(x), -1) for x in data])
-    assert refit.output_error < (y.exp() * (y - z)).sum(-1).mean().item()
+    assert refit.output_error < divergence(model, closed, data)
 
 
 def test_info_says_where_the_time_went(capsys: pytest.CaptureFixture[str]) -> None:
