@@ -73,9 +73,10 @@ def macs(graph: Graph, node: Node) -> int:
 
 
 def ranks(graph: Graph, node: Node) -> tuple[int, ...]:
-    """Ranks of a factored layer; () for a dense one."""
+    """Ranks of a factored layer, one of a joint LSTM; () for a dense one."""
     if isinstance(node.attrs, Lstm | Gru):
-        roles = [r for r in ("q_in", "q_out") if r in node.inputs]
+        joint = isinstance(node.attrs, Lstm) and node.attrs.joint
+        roles = [r for r in (("q_in",) if joint else ("q_in", "q_out")) if r in node.inputs]
         return tuple(int(graph.data(node, r).shape[0]) for r in roles)
     out = graph.type(node.output)
     return (int(out.shape[-1]),) if out.dtype is DType.INT16 and "w" in node.inputs else ()

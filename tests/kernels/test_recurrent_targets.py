@@ -94,13 +94,23 @@ def test_cost_of_a_step(target: str, dense: float, gated: float, tmp_path: Path)
     assert fast < 0.4 * step_cost(DENSE, target, tmp_path, "portable")
 
 
+@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
+@pytest.mark.parametrize("case", [DENSE, FACTORED, JOINT, GATED], ids=lambda c: c.name)
+def test_predicted_instructions(case: Case, target: str, tmp_path: Path) -> None:
+    folder = artifact(case, target, tmp_path)
+    (layer, *_) = folder.measure().layers
+    measured = (layer.instructions or 0) / folder.measure().steps
+    assert abs(folder.manifest["layers"][0]["predicted_instructions"] / measured - 1) < 0.05
+
+
 @pytest.mark.parametrize(("target", "most"), [("cortex-m4", 3300), ("cortex-m55", 1180)])
 def test_a_joint_layer_costs_less_than_its_two_factors(target: str, most: int, tmp_path: Path) -> None:
     """One z instead of two, one first factor in the stream."""
     apart = replace(JOINT, name="apart", joint=False)
     assert step_cost(JOINT, target, tmp_path) < min(most, 0.75 * step_cost(apart, target, tmp_path))
-    sizes = [artifact(c, target, tmp_path / "sizes").manifest["layers"][0]["weight_bytes"] for c in (JOINT, apart)]
-    assert sizes[0] < 0.67 * sizes[1]
+    one, two = (artifact(c, target, tmp_path / "sizes").manifest["layers"][0] for c in (JOINT, apart))
+    assert one["weight_bytes"] < 0.67 * two["weight_bytes"]
+    assert (one["ranks"], two["ranks"]) == ([14], [14, 14])
 
 
 @pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
