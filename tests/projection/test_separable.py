@@ -77,7 +77,7 @@ def test_patches_without_pattern_leave_the_leading_singular_vectors(seed: int, f
     assert table[-1 if r_out is None else r_out] == pytest.approx(found, rel=1e-8, abs=1e-8 * problem.total)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10_000), form=st.sampled_from(FORMS), rank=st.integers(1, 2))
 def test_no_descent_from_random_starts_ends_far_below(seed: int, form: str, rank: int) -> None:
     problem, r_in, r_out = formed(*problem_of(seed, False), form, rank)
