@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from projgen.artifact import Artifact
 from projgen.codegen import manifest as manifests
 from projgen.codegen.build import build_program
-from projgen.codegen.emit import BuildPlan, emit, render_block
+from projgen.codegen.emit import BuildPlan, emit
 from projgen.codegen.output import check_folder, write_folder
 from projgen.codegen.vectors import test_vectors
 from projgen.dump import StageFolder
 from projgen.errors import FitError, InputError
+from projgen.kernels.render import render_block
 from projgen.options import CompileOptions
 from projgen.quant.model import QuantizedModel, quantize
 from projgen.quant.store import to_bytes

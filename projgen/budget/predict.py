@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,22 +9,16 @@ from typing import Any, Final
 import numpy as np
 from torch import nn
 
-from projgen.codegen.emit import render_block
+from projgen.kernels.code_size import code_units
 from projgen.options import CompileOptions, Optimise
 from projgen.quant.model import QuantizedModel, quantize
-from projgen.resources import runtime_c
 from projgen.schedule import Schedule, schedule
-from projgen.schedule.records import Phase
+from projgen.schedule.records import Kind, Phase
 from projgen.targets import Target
 
 _CALL: Final = 9.0  # instructions of a call from the run function
-_BYTES_A_LINE: Final = 3.7  # of assembly: two thirds of the instructions take four bytes
-_BYTES_A_STATEMENT: Final = 11.0  # of C
 _BYTES_A_LAYER: Final = 90.0  # its parameters, its call
 _BYTES: Final = 60.0  # interface
-_ASSEMBLY: Final = re.compile(r'^\s*(?:__asm volatile\()?"\s*(?:\d+:\s*)?[a-z]', re.MULTILINE)
-_PLAIN: Final = re.compile(r"#else.*?#endif", re.DOTALL)
-_STATEMENT: Final = re.compile(r";\s*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +103,14 @@ def footprint(q: QuantizedModel, target: Target, *, steps: int = 1, optimise: Op
 
 
 def code_bytes(planned: Schedule) -> float:
-    """Predicted code of a schedule: its assembly and its C, each file and block once."""
-    choices = [c.choice for s in planned.segments for c in s.calls]
-    texts = [
-        (runtime_c() / "src" / name).read_text("utf-8") for name in sorted({n for c in choices for n in c.sources})
-    ]
-    texts += [render_block(block) for block in {b.function: b for c in choices for b in c.blocks}.values()]
-    lines = sum(len(_ASSEMBLY.findall(text)) for text in texts)
-    statements = sum(len(_STATEMENT.findall(_PLAIN.sub("", text))) for text in texts)
-    return _BYTES + _BYTES_A_LAYER * len(choices) + _BYTES_A_LINE * lines + _BYTES_A_STATEMENT * statements
+    """Predicted code of a schedule: every unit once, and what each layer adds."""
+    units: dict[str, float] = {}
+    layers = 0
+    for segment in planned.segments:
+        for call in segment.calls:
+            units |= code_units(call.choice, by_rows=segment.kind is Kind.ROWS)
+            layers += 1
+    return _BYTES + _BYTES_A_LAYER * layers + sum(units.values())
 
 
 def predict(

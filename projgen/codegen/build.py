@@ -43,7 +43,7 @@ def build_program(
 
     Args:
         digest: hash of the quantised model, in hexadecimal.
-        render: renders an emitted block (``emit.render_block``).
+        render: renders an emitted block (``render.render_block``).
         vectors: test vectors (``vectors.test_vectors``).
     """
     graph, plan = schedule.graph, schedule.plan

@@ -9,9 +9,8 @@ from pathlib import PurePosixPath
 
 import jinja2
 
-from projgen import resources
 from projgen.codegen.program import CLayer, CProgram
-from projgen.kernels.record import Block
+from projgen.kernels.render import environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +38,11 @@ class BuildPlan:
 
 
 @cache
-def environment() -> jinja2.Environment:
-    """The strict template environment."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(resources.templates()),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # C, not HTML
-    )
+def _templates() -> jinja2.Environment:
+    """The environment of the files: a step of a program can be asked whether it is a layer."""
+    made = environment()
     made.tests["layer"] = lambda step: isinstance(step, CLayer)
     return made
-
-
-def render_block(block: Block) -> str:
-    """The text of an emitted kernel block."""
-    return environment().get_template(f"kernels/{block.template}").render(dict(block.parameters))
 
 
 _FILES = {
@@ -82,6 +69,6 @@ def emit(program: CProgram, extra: dict[str, bytes]) -> BuildPlan:
     """
     files = dict(extra)
     for pattern, template in _FILES.items():
-        text = environment().get_template(template).render(p=program)
+        text = _templates().get_template(template).render(p=program)
         files[pattern.format(name=program.name)] = text.encode()
     return BuildPlan(tuple(sorted(files.items())))

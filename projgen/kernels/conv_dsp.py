@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from projgen.ir.attrs import Conv2d
 from projgen.ir.graph import Graph, Node
-from projgen.ir.types import DType
+from projgen.ir.types import DType, TensorType
 from projgen.kernels.conv import Geometry, geometry, inside, over_residual, overwrites, rows_inside, window_field
 from projgen.kernels.conv_dsp_layouts import MatrixStream
 from projgen.kernels.costs_dsp import copy, gather, matrix_block, operand_of_three, rest_of_three
 from projgen.kernels.layouts import table
-from projgen.kernels.linear import SUFFIX, matrix_numerics, peak
+from projgen.kernels.linear import SUFFIX, matrix_numerics, peak, rows_of
 from projgen.kernels.packed import LIMIT, NATURAL, WIDENED, largest_accumulator
 from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, Table, TableRef
 from projgen.targets import Target
@@ -34,7 +35,6 @@ class Matrix:
         layout: their order.
         field: initialiser of ``pg_conv_dsp_matrix``.
         per_block: instructions for three pixels of one group.
-        code_bytes: of the block where it is for this number of inputs alone.
     """
 
     block: Block
@@ -43,7 +43,6 @@ class Matrix:
     layout: MatrixStream
     field: tuple[int, ...]
     per_block: float
-    code_bytes: int
 
 
 def is_packed(graph: Graph, node: Node) -> bool:
@@ -109,7 +108,7 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
     outputs = g.w[0] // groups
     order = WIDENED if packed is not wide_x else NATURAL
     residual = int("residual" in node.inputs)
-    layout = MatrixStream(g.w, groups, packed, order, bool(residual))
+    layout = MatrixStream(graph.data(node, "w").shape, groups, packed, order, bool(residual))
     unrolled = layout.quads if layout.quads <= UNROLLED_QUADS and not looped else 0
     odd = outputs % 2
     variant = f"{'packed' if packed else 'plain'}_{SUFFIX[g.y.dtype]}{'_odd' if odd else ''}"
@@ -144,16 +143,30 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
         layout,
         (layout.quads, outputs, g.w[0] * size, requant.zero_point, requant.low, requant.high),
         per_block,
-        4 * ((17 if packed else 19) * unrolled + 42 + 17 * residual) if unrolled else 0,
     )
 
 
 def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
-    added = residual_bytes(node, g)
-    residual = added[0] > 0
+    residual = residual_bytes(node, g)[0] > 0
     if not g.is_pointwise or g.attrs.stride != (1, 1) or g.attrs.groups != 1 or (residual and g.w[0] % 2):
         return None
+    return _pixels(graph, node, g, f"pointwise{'_residual' if residual else ''}_dsp", looped=looped)
+
+
+def _fully_connected(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice:
+    """A fully connected layer as a row of pixels: slower than its own block, but its code may be there already."""
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
+    outputs, inputs = graph.data(node, "w").shape
+    rows = rows_of(x)
+    maps = (TensorType((1, rows, inputs), x.dtype), TensorType((1, rows, outputs), y.dtype))
+    return _pixels(graph, node, Geometry(Conv2d(), *maps, (outputs, 1, 1, inputs)), "linear_pixels_dsp", looped=looped)
+
+
+def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, looped: bool) -> KernelChoice:
+    """Pixels side by side, three at a time."""
+    added = residual_bytes(node, g)
+    residual = added[0] > 0
     made = matrix(graph, node, g, looped=looped)
     height, width, outputs = g.y.step_shape
     inputs, pixels = g.w[3], height * width
@@ -165,7 +178,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = Fals
     shrinks = outputs * sizes[1] <= inputs * sizes[0]
     driver = f"pg_pointwise_dsp_{f'residual_{SUFFIX[g.x.dtype]}' if residual else suffix}"
     return KernelChoice(
-        kernel=f"pointwise{'_residual' if residual else ''}_dsp{'_looped' if looped else ''}",
+        kernel=f"{name}{'_looped' if looped else ''}",
         function=function,
         struct="pg_pointwise_dsp_params",
         fields={
@@ -187,9 +200,8 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = Fals
         + 36,
         scratch_bytes=24 * quads + (_spill(g) if pixels % 3 or width % 3 else 0),
         in_place=over_residual(node) if residual else frozenset({"x"} if shrinks else ()),
-        row_function=f"{function}_row",
+        row_function="" if node.op == "linear" else f"{function}_row",
         row_instructions=height * (-(-width // 3) * (made.per_block + filled + 20) + (150 if width % 3 else 40)),
-        code_bytes=made.code_bytes,
     )
 
 
@@ -279,7 +291,6 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         row_function=f"{function}_row",
         row_instructions=groups * (height * -(-width // 3) * per_three + streamed)
         + height * (28 * quads * itemsize + 100 + groups * rest_of_three(width % 3, 0, outputs_bytes, residual)),
-        code_bytes=made.code_bytes + (5 * words if padded else 0),
     )
 
 
@@ -298,6 +309,8 @@ def _windows(g: Geometry, *, straight: bool) -> float:
 KERNELS = (
     KernelDef("pointwise_dsp", "conv2d", frozenset({"dsp"}), _pointwise),
     KernelDef("pointwise_dsp_looped", "conv2d", frozenset({"dsp"}), partial(_pointwise, looped=True)),
+    KernelDef("linear_pixels_dsp", "linear", frozenset({"dsp"}), _fully_connected),
+    KernelDef("linear_pixels_dsp_looped", "linear", frozenset({"dsp"}), partial(_fully_connected, looped=True)),
     KernelDef("conv2d_dsp", "conv2d", frozenset({"dsp"}), _gathered),
     KernelDef("conv2d_dsp_looped", "conv2d", frozenset({"dsp"}), partial(_gathered, looped=True)),
     KernelDef("pointwise_residual_dsp", "conv2d_residual", frozenset({"dsp"}), _pointwise),

@@ -142,8 +142,8 @@ def _stores(rows: int, row: int) -> tuple[int, int]:
     return moves, at
 
 
-def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float, int] | None:
-    """Parameters of the block for kernel height 3, its instructions a channel, and its bytes of code."""
+def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float] | None:
+    """Parameters of the block for kernel height 3 and its instructions a channel."""
     _, kh, kw, _ = g.w
     (sh, sw), (dh, dw) = g.attrs.stride, g.attrs.dilation
     if kh != 3 or kw > 3 or dh != 1 or sh > 2:
@@ -176,12 +176,11 @@ def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters
         "shift": shift,
         "clamped": int(clamped),
     }
-    length = (min(steps, unroll) + steps % unroll) * step + single + 40
-    return parameters, columns * column + 9 + (2 if clamped else 0), 4 * length
+    return parameters, columns * column + 9 + (2 if clamped else 0)
 
 
-def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float, int] | None:
-    """Parameters of the block for any kernel, its instructions a channel, and its bytes of code."""
+def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float] | None:
+    """Parameters of the block for any kernel and its instructions a channel."""
     _, kh, kw, _ = g.w
     (sh, sw), (dh, dw) = g.attrs.stride, g.attrs.dilation
     paired = dh == 1 and kh > 1
@@ -210,8 +209,7 @@ def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters,
         "shift": shift,
         "clamped": int(clamped),
     }
-    length = sum(per_tap * kw * (2 * n + 1) + n * (requantised + 1) + 6 for n in {min(4, rows), rows % 4} if n)
-    return parameters, columns * column + 12, 4 * length + 60
+    return parameters, columns * column + 12
 
 
 def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
@@ -230,7 +228,7 @@ def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         if found is None:
             return None
         kind, layout = "depthwise_any", TapTable(g.w, bool(found[0]["paired"]))
-    parameters, per_channel, code = found
+    parameters, per_channel = found
     block = f"pg_{kind}_dsp_" + "_".join(str(v) for v in parameters.values())
     function = f"{block}_map"
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
@@ -260,7 +258,6 @@ def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         instructions=channels * (per_channel + 12) + -(-inputs // 4) * (p.instructions + 73) + 2 * p.bytes + 44,
         scratch_bytes=4 * p.bytes,
         in_place=frozenset({"x"} if same else ()),
-        code_bytes=code,
     )
 
 

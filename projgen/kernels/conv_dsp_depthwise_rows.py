@@ -110,7 +110,6 @@ def _rows(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         in_place=frozenset({"x"} if g.attrs.dilation[0] == 1 and overwrites(g) else ()),
         row_function=f"{function}_row",
         row_instructions=out_h * (per_row + 40 * kernel_h) + 40,
-        code_bytes=4 * per_quad + 100,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ def signed(packed: Array) -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class MatrixStream:
-    """Convolution w (O, KH, KW, C), b, m for blocks of two outputs, group by group.
+    """Convolution w (O, KH, KW, C) or matrix w (O, K), b, m for blocks of two outputs, group by group.
 
     Per two outputs of a group: packed, 256 bA + bB and bB, then per quad of inputs two words of halfwords
     256 wA + wB, ``order`` inside the quad; else bA and bB, then per quad the four weights of A and of B, ``order``
@@ -44,7 +45,7 @@ class MatrixStream:
     before the multipliers.
     """
 
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
     groups: int
     packed: bool
     order: tuple[int, int, int, int]
@@ -52,7 +53,7 @@ class MatrixStream:
 
     @property
     def inputs(self) -> int:
-        return self.shape[1] * self.shape[2] * self.shape[3]
+        return math.prod(self.shape[1:])
 
     @property
     def quads(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -99,7 +100,7 @@ def _finish(graph: Graph, node: Node, outputs: int, calls: int) -> int:
     return outputs * (3 + shifted + (5 if clamped else 0)) + (2 * calls if clamped else 0)
 
 
-def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _two_dimensional(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
     if g.w[1] != 3 or g.attrs.stride != (1, 1) or not _fits(graph, node, g, 4):
         return None
@@ -109,10 +110,12 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     residual = added[0] > 0
     layout = Winograd2dStream(g.w, _order(g), residual)
     quads, plan = layout.quads, _chunks(g, residual=residual)
-    unrolled = quads <= UNROLLED_QUADS
+    unrolled = quads <= UNROLLED_QUADS and not looped
+    if looped and quads > UNROLLED_QUADS:
+        return None
     shape = f"{'residual_' if residual else ''}{4 * quads}x{outputs}"
     variant = f"_{SUFFIX[g.y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
-    block = f"pg_winograd2d_{shape}{variant}"
+    block = f"pg_winograd2d_{shape}{variant}{'_looped' if looped else ''}"
     source = f"pg_winograd2d_input_{SUFFIX[g.x.dtype]}_{4 * quads}x{plan.chunk + 2}"
     has_row = out_h % 2 == 0
     function = f"{block}_{SUFFIX[g.x.dtype]}_{plan.chunk}_map{'' if has_row else '_odd'}{residual_name(added)}"
@@ -153,7 +156,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
     driver = f"pg_winograd2d_{'residual_' if residual else ''}map"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     return KernelChoice(
-        kernel=f"winograd2d{'_residual' if residual else ''}_dsp",
+        kernel=f"winograd2d{'_residual' if residual else ''}_dsp{'_looped' if looped else ''}",
         function=function,
         struct="pg_winograd_params",
         fields=_fields(node, g, plan.columns, 16, plan.chunk),
@@ -171,7 +174,6 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice 
         rows=2,
         row_instructions=products_of_map + (row_pairs * 4 * _row_copy(g) if plan.columns else 0.0),
         row_scratch_bytes=per_call + padded,
-        code_bytes=(16 if unrolled else 1) * 40 * quads + 1400,
     )
 
 
@@ -229,7 +231,9 @@ _F23 = _RowForm("winograd1d_dsp", "winograd1d", 4, 27, 25, 44.5, 108)
 _STRIDE2 = _RowForm("winograd_stride2_dsp", "winograd_stride2", 5, 15, 13, 51.5, 94)
 
 
-def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream | Stride2Stream) -> KernelChoice:
+def _by_rows(
+    graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream | Stride2Stream, *, looped: bool
+) -> KernelChoice | None:
     """The choice for a node that fits ``form``."""
     g = geometry(graph, node)
     requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
@@ -237,9 +241,11 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
     kernel_h, stride = g.w[1], g.attrs.stride
     quads, pairs = layout.quads, -(-out_w // 4)
     columns = max(4 * stride[1] * pairs + 3 - stride[1], g.attrs.padding[2] + in_w)
-    unrolled = quads <= UNROLLED_ROW_QUADS
+    unrolled = quads <= UNROLLED_ROW_QUADS and not looped
+    if looped and quads > UNROLLED_ROW_QUADS:
+        return None
     variant = f"_{SUFFIX[g.y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
-    block = f"pg_{form.prefix}_{kernel_h}x{4 * quads}x{outputs}{variant}"
+    block = f"pg_{form.prefix}_{kernel_h}x{4 * quads}x{outputs}{variant}{'_looped' if looped else ''}"
     source = f"pg_{form.prefix}_input_{SUFFIX[g.x.dtype]}_{4 * quads}x{pairs}"
     function = f"{block}_{SUFFIX[g.x.dtype]}_{pairs}_map"
     products: Parameters = {
@@ -264,7 +270,7 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     return KernelChoice(
-        kernel=form.kernel,
+        kernel=f"{form.kernel}{'_looped' if looped else ''}",
         function=function,
         struct="pg_winograd_params",
         fields=_fields(node, g, columns, form.parts),
@@ -282,27 +288,31 @@ def _by_rows(graph: Graph, node: Node, form: _RowForm, layout: Winograd1dStream 
         in_place=frozenset({"x"} if shorter else ()),
         row_function=f"{function}_row",
         row_instructions=out_h * (pairs * per_tiles + tail + kernel_h * (per_row + _row_copy(g) + 10)) + 100,
-        code_bytes=(form.parts if unrolled else 1) * 40 * quads * kernel_h + 700,
     )
 
 
-def _one_dimensional(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _one_dimensional(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
     if g.w[1] > 3 or g.attrs.stride[0] > g.w[1] or g.attrs.stride[1] != 1 or not _fits(graph, node, g, 2):
         return None
-    return _by_rows(graph, node, _F23, Winograd1dStream(g.w, _order(g)))
+    return _by_rows(graph, node, _F23, Winograd1dStream(g.w, _order(g)), looped=looped)
 
 
-def _stride2(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _stride2(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
     if g.w[1] > 3 or g.attrs.stride[0] > g.w[1] or g.attrs.stride[1] != 2 or not _fits(graph, node, g, 1):
         return None
-    return _by_rows(graph, node, _STRIDE2, Stride2Stream(g.w, _order(g)))
+    return _by_rows(graph, node, _STRIDE2, Stride2Stream(g.w, _order(g)), looped=looped)
 
 
-KERNELS = (
-    KernelDef("winograd2d_dsp", "conv2d", frozenset({"dsp"}), _two_dimensional),
-    KernelDef("winograd2d_residual_dsp", "conv2d_residual", frozenset({"dsp"}), _two_dimensional),
-    KernelDef("winograd1d_dsp", "conv2d", frozenset({"dsp"}), _one_dimensional),
-    KernelDef("winograd_stride2_dsp", "conv2d", frozenset({"dsp"}), _stride2),
+_FORMS = (
+    ("winograd2d_dsp", "conv2d", _two_dimensional),
+    ("winograd2d_residual_dsp", "conv2d_residual", _two_dimensional),
+    ("winograd1d_dsp", "conv2d", _one_dimensional),
+    ("winograd_stride2_dsp", "conv2d", _stride2),
+)
+KERNELS = tuple(
+    KernelDef(f"{name}{'_looped' if looped else ''}", op, frozenset({"dsp"}), partial(apply, looped=looped))
+    for name, op, apply in _FORMS
+    for looped in (False, True)
 )

@@ -129,7 +129,6 @@ def _stacked(graph: Graph, node: Node, target: Target, *, isa: str) -> KernelCho
         scratch_bytes=map_bytes + inner.scratch_bytes,
         in_place=frozenset(),
         row_function="",
-        code_bytes=inner.code_bytes + 80,
     )
 
 

@@ -97,7 +97,6 @@ class KernelChoice:
         row_instructions: predicted for a whole map row by row (0: as for one call).
         row_scratch_bytes: scratch of the row function (None: the same).
         library_functions: what it calls of the back end's library.
-        code_bytes: estimated size of the code emitted for this shape alone; what shapes share counts nothing.
     """
 
     kernel: str
@@ -116,7 +115,6 @@ class KernelChoice:
     row_instructions: float = 0.0
     row_scratch_bytes: int | None = None
     library_functions: tuple[str, ...] = ()
-    code_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

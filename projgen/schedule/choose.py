@@ -51,21 +51,21 @@ def table_bytes(choice: KernelChoice) -> int:
 
 
 def rank(choice: KernelChoice, optimise: Optimise) -> tuple[float, ...]:
-    """What makes a choice better (smaller): instructions, or flash: bytes of constants and of code for this shape.
-
-    A byte of flash is not saved at any price: it is worth ``INSTRUCTIONS_A_BYTE``.
-    """
+    """What makes a choice better (smaller) for its node alone: instructions (flash: ``cost``), then tables."""
     if optimise == "flash":
-        size = table_bytes(choice) + choice.code_bytes
-        return (cost(choice, optimise, by_rows=False), size, choice.instructions)
+        return (cost(choice, optimise, by_rows=False), table_bytes(choice), choice.instructions)
     return (choice.instructions, choice.scratch_bytes, table_bytes(choice))
 
 
 def cost(choice: KernelChoice, optimise: Optimise, *, by_rows: bool) -> float:
-    """What an objective spends on a choice: instructions, or (flash) bytes and what instructions are worth in bytes."""
+    """What an objective spends on a choice beside code: instructions, or (flash) bytes of constants as well.
+
+    A byte of flash is not saved at any price: instructions are worth 1 / ``INSTRUCTIONS_A_BYTE`` of it. Code, which
+    layers share, is paid by ``share.pick``.
+    """
     instructions = (choice.row_instructions if by_rows else 0.0) or choice.instructions
     if optimise == "flash":
-        return table_bytes(choice) + choice.code_bytes + instructions / INSTRUCTIONS_A_BYTE
+        return table_bytes(choice) + instructions / INSTRUCTIONS_A_BYTE
     return instructions
 
 

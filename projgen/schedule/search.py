@@ -18,6 +18,7 @@ from projgen.schedule.lower import Overrides, lower
 from projgen.schedule.order import ordered
 from projgen.schedule.plan import demand, lower_bound, plan
 from projgen.schedule.records import Call, Kind, Lowered, Schedule, row_scratch_bytes
+from projgen.schedule.share import pick
 from projgen.schedule.verify import verify
 from projgen.targets import Target
 
@@ -81,12 +82,12 @@ class _Search:
 
     def __init__(self, graph: Graph, target: Target, options: CompileOptions) -> None:
         self.graph, self.target, self.options = graph, target, options
-        lowered = lower(graph, target, options)
-        chosen = {c.node.name: c.choice for s in lowered.segments for c in s.calls}
-        self.start = self._planned(self._trial(Overrides(chosen), lowered))
-        self.limit = float("inf") if options.optimise == "ram" else _DEARER * self.start.cost
-        nodes = [n for n in graph.nodes if n.name in chosen]
+        alone = {c.node.name: c.choice for s in lower(graph, target, options).segments for c in s.calls}
+        nodes = [n for n in graph.nodes if n.name in alone]
         self.able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
+        chosen = pick(self.able, alone, options.optimise)
+        self.start = self._planned(self._trial(Overrides(chosen)))
+        self.limit = float("inf") if options.optimise == "ram" else _DEARER * self.start.cost
         self.rows = {n.name: self._row_choice(chosen[n.name], self.able[n.name]) for n in nodes}
         self.lean = {n.name: self._lean_choice(self.rows[n.name], self.able[n.name]) for n in nodes}
         calls = [Call(n, self.rows[n.name]) for n in nodes]

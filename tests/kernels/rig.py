@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from projgen import ops, resources
-from projgen.codegen.emit import render_block
 from projgen.ir.attrs import Conv2d
 from projgen.ir.graph import Graph, Node
 from projgen.ir.interpreter import trace_integer
 from projgen.ir.types import TensorType
 from projgen.kernels.record import Field, KernelChoice, KernelDef, TableRef
+from projgen.kernels.render import render_block
 from projgen.ops.record import Sample
 from projgen.schedule.records import row_scratch_bytes
 from projgen.targets import load_target

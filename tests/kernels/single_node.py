@@ -10,7 +10,7 @@ import numpy as np
 
 from projgen.codegen import manifest as manifests
 from projgen.codegen.build import build_program
-from projgen.codegen.emit import emit, render_block
+from projgen.codegen.emit import emit
 from projgen.codegen.output import write_folder
 from projgen.codegen.vectors import test_vectors as vectors_of
 from projgen.harness.build import Image, build_image
@@ -20,6 +20,7 @@ from projgen.harness.run import run_image
 from projgen.ir.attrs import Conv2d
 from projgen.ir.interpreter import run_integer
 from projgen.kernels.record import KernelChoice
+from projgen.kernels.render import render_block
 from projgen.ops import conv
 from projgen.ops.record import Sample
 from projgen.options import CompileOptions

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from projgen import resources
-from projgen.codegen.emit import render_block
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph
 from projgen.kernels import recurrent_dsp
 from projgen.kernels.packed import LIMIT
 from projgen.kernels.record import KernelChoice
 from projgen.kernels.recurrent import KERNELS
+from projgen.kernels.render import render_block
 from projgen.ops.record import Sample
 from projgen.ops.recurrent_integer import TANH_TABLE
 from projgen.ops.recurrent_samples import Case, sample

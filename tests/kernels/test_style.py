@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from projgen import resources
-from projgen.codegen.emit import render_block
 from projgen.kernels.record import Block
+from projgen.kernels.render import render_block
 from tests.kernels.rig import WARNINGS, cases, samples
 
 SOURCES = sorted(p for p in (resources.runtime_c() / "src").glob("pg_*.h"))

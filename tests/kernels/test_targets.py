@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from projgen import driver
-from projgen.codegen.emit import render_block
 from projgen.harness.counting import count_image
 from projgen.harness.records import Record
 from projgen.harness.toolchain import HarnessError
 from projgen.kernels.record import Block
+from projgen.kernels.render import render_block
 from projgen.ops.record import Sample
 from projgen.options import CompileOptions
 from projgen.schedule import schedule

@@ -1,0 +1,92 @@
+"""Predicted size of the code behind a kernel, by unit: what several layers share exists once in an image.
+
+A unit is a C function or a group of them. Emitted assembly is counted line by line in the rendered block; C functions
+have the size that gcc 12.2 gave them at -O2 for Cortex-M4 (those for MVE: Cortex-M55).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Final
+
+from projgen.kernels.record import Block, KernelChoice
+from projgen.kernels.render import render_block
+
+_BYTES_A_LINE: Final = {"dsp": 3.85, "mve": 3.62}  # of assembly: most instructions take four bytes
+_LINE: Final = re.compile(r'"([^"]*)\\n')
+
+# C beside the assembly of a block, by template.
+_IN_BLOCK: Final = {
+    "avg_pool_dsp.h.j2": 266,
+    "avg_pool_mve.h.j2": 262,
+    "conv_dsp_call.h.j2": 28,
+    "conv_dsp_im2col.h.j2": 690,
+    "conv_mve_call.h.j2": 34,
+    "linear_dsp.h.j2": 62,
+    "linear_mve.h.j2": 70,
+}
+# What the kernels of one source file share.
+_IN_SOURCE: Final = {
+    "pg_conv2d_dsp.h": 258,
+    "pg_depthwise_dsp.h": 404,
+    "pg_linear_dsp.h": 124,
+    "pg_winograd.h": 294,
+    "pg_conv2d_mve.h": 360,
+    "pg_depthwise_mve.h": 628,
+    "pg_pointwise_mve.h": 60,
+}
+# Functions that a call block hands its blocks to.
+_DRIVERS: Final = {
+    "pg_winograd2d_map": 1500,
+    "pg_winograd2d_residual_map": 450,
+    "pg_winograd_rows_map": 430,
+    "pg_depthwise_dsp_map": 264,
+    "pg_conv2d_mve": 580,
+    "pg_conv2d_mve_gathered": 552,
+    "pg_depthwise_mve": 448,
+    "pg_pointwise_mve": 374,
+}
+_DRIVER_OTHER: Final = 230
+# A portable kernel, instantiated for its types, by the last of its source files.
+_PORTABLE: Final = {
+    "pg_linear.h": 576,
+    "pg_conv2d.h": 960,
+    "pg_pointwise.h": 624,
+    "pg_depthwise.h": 1246,
+    "pg_conv2d_residual.h": 1046,
+    "pg_avg_pool2d.h": 582,
+    "pg_max_pool2d.h": 420,
+    "pg_lstm.h": 1100,
+    "pg_gru.h": 1100,
+}
+_PORTABLE_OTHER: Final = 200
+# Templates of C that is there for whole maps and again for rows.
+_PER_FORM: Final = frozenset({"conv_dsp_call.h.j2", "conv_dsp_im2col.h.j2", "conv_mve_call.h.j2"})
+
+
+@cache
+def _block_bytes(block: Block) -> float:
+    lines = (line.strip() for line in _LINE.findall(render_block(block)))
+    count = sum(1 for line in lines if line and not line.endswith(":") and not line.startswith("."))
+    core = "mve" if "mve" in block.template else "dsp"
+    return _BYTES_A_LINE[core] * count + _IN_BLOCK.get(block.template, 0 if count else 150)
+
+
+def code_units(choice: KernelChoice, *, by_rows: bool = False) -> dict[str, float]:
+    """Bytes of each unit of code that a choice needs, by the unit's name.
+
+    ``by_rows``: as a stage of a streamed segment; a driver exists once for whole maps and once for rows.
+    """
+    form = " by rows" if by_rows else ""
+    units: dict[str, float] = {}
+    for block in choice.blocks:
+        units[block.function + (form if block.template in _PER_FORM else "")] = _block_bytes(block)
+        driver = dict(block.parameters).get("driver")
+        if isinstance(driver, str):
+            units.setdefault(driver + form, _DRIVERS.get(driver, _DRIVER_OTHER))
+    units |= {source: float(_IN_SOURCE[source]) for source in choice.sources if source in _IN_SOURCE}
+    if not choice.blocks:
+        size = _PORTABLE.get(choice.sources[-1], _PORTABLE_OTHER) if choice.sources else 0
+        units[choice.row_function if by_rows else choice.function] = float(size)
+    return units

@@ -1,0 +1,110 @@
+"""Kernels of all nodes together: code that several layers share is paid once.
+
+Minimises instructions plus ``price`` times bytes of flash by local search: single nodes, all users of one unit of code
+driven away from it, and all that gain from a unit drawn to it, until nothing helps.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from projgen.kernels.code_size import code_units
+from projgen.kernels.record import KernelChoice
+from projgen.options import Optimise
+from projgen.schedule.choose import INSTRUCTIONS_A_BYTE, table_bytes
+
+SHARE_A_BYTE: Final = 1 / 150_000  # of all instructions that a byte of code is worth where flash is not favoured
+
+Chosen = dict[str, KernelChoice]
+
+
+@dataclass(slots=True, eq=False)
+class _Search:
+    """What is chosen, and how many nodes use each unit of code."""
+
+    able: Mapping[str, Sequence[KernelChoice]]
+    code_price: float
+    table_price: float
+    chosen: Chosen
+    users: Counter[str] = field(default_factory=Counter)  # choices that use each unit
+    units: dict[int, dict[str, float]] = field(default_factory=dict)  # of each candidate, by its identity
+
+    def __post_init__(self) -> None:
+        for choices in (*self.able.values(), self.chosen.values()):
+            self.units.update((id(c), code_units(c)) for c in choices)
+        for choice in self.chosen.values():
+            self.users.update(self.of(choice).keys())
+
+    def of(self, choice: KernelChoice) -> dict[str, float]:
+        return self.units[id(choice)]
+
+    def alone(self, choice: KernelChoice) -> float:
+        """Cost beside code."""
+        return choice.instructions + self.table_price * table_bytes(choice)
+
+    def marginal(self, choice: KernelChoice, free: frozenset[str] = frozenset()) -> float:
+        """Cost of adding a choice to what is there; ``free`` units cost nothing."""
+        code = sum(size for unit, size in self.of(choice).items() if not self.users[unit] and unit not in free)
+        return self.alone(choice) + self.code_price * code
+
+    def remove(self, name: str) -> None:
+        self.users.subtract(self.of(self.chosen[name]).keys())
+
+    def add(self, name: str, choice: KernelChoice) -> None:
+        self.chosen[name] = choice
+        self.users.update(self.of(choice).keys())
+
+    def total(self) -> float:
+        units: dict[str, float] = {}
+        for choice in self.chosen.values():
+            units |= self.of(choice)
+        return sum(map(self.alone, self.chosen.values())) + self.code_price * sum(units.values())
+
+    def attempt(self, names: Sequence[str], banned: str = "", free: frozenset[str] = frozenset()) -> bool:
+        """Choose ``names`` anew one after the other; kept if the whole is better."""
+        before, kept = self.total(), {n: self.chosen[n] for n in names}
+        for name in names:
+            self.remove(name)
+        for name in names:
+            fitting = [c for c in self.able[name] if banned not in self.of(c)] if banned else self.able[name]
+            self.add(name, min(fitting or [kept[name]], key=lambda c: self.marginal(c, free)))
+        if self.total() < before * (1 - 1e-9):
+            return True
+        for name in names:
+            self.remove(name)
+        for name, choice in kept.items():
+            self.add(name, choice)
+        return False
+
+    def settle(self) -> None:
+        """Moves until none helps."""
+        while True:
+            improved = False
+            for name in self.able:
+                improved |= self.attempt([name])
+            for unit in sorted(+self.users):
+                improved |= self.attempt([n for n in self.able if unit in self.of(self.chosen[n])], banned=unit)
+            for unit in sorted({u for choices in self.able.values() for c in choices for u in self.of(c)}):
+                drawn = [n for n, choices in self.able.items() if any(unit in self.of(c) for c in choices)]
+                improved |= self.attempt(drawn, free=frozenset({unit}))
+            if not improved:
+                return
+
+
+def pick(able: Mapping[str, Sequence[KernelChoice]], first: Mapping[str, KernelChoice], optimise: Optimise) -> Chosen:
+    """The kernel of every node, code counted once.
+
+    Args:
+        able: candidates of each node, by its name.
+        first: the best of each node alone.
+    """
+    if optimise == "flash":
+        code_price = table_price = float(INSTRUCTIONS_A_BYTE)
+    else:
+        code_price, table_price = SHARE_A_BYTE * sum(c.instructions for c in first.values()), 0.0
+    search = _Search(able, code_price, table_price, dict(first))
+    search.settle()
+    return search.chosen
