@@ -85,7 +85,7 @@ class _Search:
         alone = {c.node.name: c.choice for s in lower(graph, target, options).segments for c in s.calls}
         nodes = [n for n in graph.nodes if n.name in alone]
         self.able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
-        chosen = pick(self.able, alone, options.optimise)
+        chosen = pick(self.able, alone, options.optimise, target.flash_bytes)
         self.start = self._planned(self._trial(Overrides(chosen)))
         self.limit = float("inf") if options.optimise == "ram" else _DEARER * self.start.cost
         self.rows = {n.name: self._row_choice(chosen[n.name], self.able[n.name]) for n in nodes}

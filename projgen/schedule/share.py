@@ -6,6 +6,7 @@ driven away from it, and all that gain from a unit drawn to it, until nothing he
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from projgen.kernels.record import KernelChoice
 from projgen.options import Optimise
 from projgen.schedule.choose import INSTRUCTIONS_A_BYTE, table_bytes
 
+_HALVINGS: Final = 12  # of the price's range
+_MARGIN: Final = 1.1
+_A_LAYER: Final = 90.0  # bytes of its parameters and its call
+_A_MODEL: Final = 60.0  # of the interface
 SHARE_A_BYTE: Final = 1 / 150_000  # of all instructions that a byte of code is worth where flash is not favoured
 
 Chosen = dict[str, KernelChoice]
@@ -94,17 +99,71 @@ class _Search:
                 return
 
 
-def pick(able: Mapping[str, Sequence[KernelChoice]], first: Mapping[str, KernelChoice], optimise: Optimise) -> Chosen:
+def pick(
+    able: Mapping[str, Sequence[KernelChoice]],
+    first: Mapping[str, KernelChoice],
+    optimise: Optimise,
+    limit: float = float("inf"),
+) -> Chosen:
     """The kernel of every node, code counted once.
 
     Args:
         able: candidates of each node, by its name.
         first: the best of each node alone.
+        limit: bytes of flash. Where the choice needs more, tables cost as well: encodings that save the fewest
+            instructions a byte go first, until it fits, and what room is left is filled again; or, where nothing
+            fits, every byte is saved that ``flash`` would save.
     """
+    spent = sum(c.instructions for c in first.values())
+    dear = float(INSTRUCTIONS_A_BYTE)
     if optimise == "flash":
-        code_price = table_price = float(INSTRUCTIONS_A_BYTE)
-    else:
-        code_price, table_price = SHARE_A_BYTE * sum(c.instructions for c in first.values()), 0.0
+        return _settled(able, first, dear, dear)
+    cheap = SHARE_A_BYTE * spent
+    chosen = _settled(able, first, cheap, 0.0)
+    if flash(chosen) <= limit:
+        return chosen
+    low, high = cheap / 64, max(dear, cheap)
+    best = _settled(able, first, high, high)
+    for _ in range(_HALVINGS if flash(best) <= limit else 0):
+        price = math.sqrt(low * high)
+        found = _settled(able, first, max(price, cheap), price)
+        if flash(found) <= limit:
+            best, high = found, price
+        else:
+            low = price
+    return _filled(able, best, limit)
+
+
+def _filled(able: Mapping[str, Sequence[KernelChoice]], chosen: Chosen, limit: float) -> Chosen:
+    """The kernels that save most instructions in the room that is left, one node after the other."""
+    while True:
+        gains = [
+            (chosen[name].instructions - choice.instructions, name, choice)
+            for name, choices in able.items()
+            for choice in choices
+            if choice.instructions < chosen[name].instructions and flash({**chosen, name: choice}) <= limit
+        ]
+        if not gains:
+            return chosen
+        _, name, choice = max(gains, key=lambda g: g[0])
+        chosen = {**chosen, name: choice}
+
+
+def flash(chosen: Mapping[str, KernelChoice]) -> float:
+    """Predicted bytes of constants and code, ``_MARGIN`` above what is expected of code."""
+    units: dict[str, float] = {}
+    for choice in chosen.values():
+        units |= code_units(choice)
+    code = _A_MODEL + _A_LAYER * len(chosen) + sum(units.values())
+    return sum(map(table_bytes, chosen.values())) + _MARGIN * code
+
+
+def _settled(
+    able: Mapping[str, Sequence[KernelChoice]],
+    first: Mapping[str, KernelChoice],
+    code_price: float,
+    table_price: float,
+) -> Chosen:
     search = _Search(able, code_price, table_price, dict(first))
     search.settle()
     return search.chosen

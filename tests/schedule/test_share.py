@@ -50,6 +50,28 @@ def test_code_that_is_worth_its_bytes_stays(sizes: dict[str, Units]) -> None:
     assert share.pick(able, {"a": able["a"][0]}, "flash")["a"].kernel == "small"
 
 
+def test_a_limit_of_flash_takes_back_what_saves_least_a_byte(sizes: dict[str, Units]) -> None:
+    """Each of three layers may be faster for more flash: 100, 10 and 40 instructions a byte."""
+    able = {
+        n: [choice(f"fast_{n}", 5e5 - rate * more), choice(f"plain_{n}", 5e5)]
+        for n, rate, more in (("a", 100, 1000), ("b", 10, 2000), ("c", 40, 1500))
+    }
+    sizes |= {f"fast_{n}": {f"fast_{n}": 500.0 + more} for n, more in (("a", 1000), ("b", 2000), ("c", 1500))}
+    sizes |= {f"plain_{n}": {f"plain_{n}": 500.0} for n in "abc"}
+    first = {n: choices[0] for n, choices in able.items()}
+
+    def kept(limit: float) -> str:
+        chosen = share.pick(able, first, "speed", limit)
+        assert share.flash(chosen) <= limit or all(c.kernel.startswith("plain") for c in chosen.values())
+        return "".join(n for n, c in chosen.items() if c.kernel.startswith("fast"))
+
+    assert kept(float("inf")) == "abc"
+    full, least = share.flash(first), share.flash({n: choices[1] for n, choices in able.items()})
+    assert kept(full - 1) == "ac"
+    assert kept(least + share._MARGIN * 2400) == "a"  # no room for c beside it
+    assert kept(least - 1) == ""
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(
