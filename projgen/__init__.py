@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Public name -> module that defines it; imported on first use so that `projgen --help` stays quick.
 _PUBLIC = {
     "Artifact": "projgen.artifact",
+    "Budget": "projgen.budget.record",
     "Measurement": "projgen.harness.measurement",
     "NeuronPCA": "projgen.pca.neuron_pca",
     "ProjectedLayer": "projgen.projection.layers",
@@ -27,6 +28,7 @@ _PUBLIC = {
 
 __all__ = [
     "Artifact",
+    "Budget",
     "Measurement",
     "NeuronPCA",
     "ProjectedLayer",

@@ -114,20 +114,27 @@ def code_bytes(planned: Schedule) -> float:
 
 
 def predict(
-    model: nn.Module | QuantizedModel, target: Target, example: Any, *, optimise: Optimise = "speed"
+    model: nn.Module | QuantizedModel,
+    target: Target,
+    example: Any,
+    *,
+    calibration: Any = None,
+    equalise: bool = False,
+    optimise: Optimise = "speed",
 ) -> Footprint:
     """The cost of a float or quantised model on a target.
 
     Args:
-        example: a batch of inputs (a tuple for several); it decides the steps of an inference and the ranges of the
-            activations, which costs don't depend on. Channels that only the data shows constant count in full.
+        example: a batch of inputs (a tuple for several); it decides the steps of an inference.
+        calibration: what the model will be quantised with; default: the example. Kernels depend on the ranges where a
+            sum could overflow. Channels that only the data shows constant count in full.
+        equalise: as when it is quantised for good; slower.
     """
-    q = (
-        model
-        if isinstance(model, QuantizedModel)
-        else quantize(model, [example], equalise=False, keep_dead_channels=True)
-    )
     inputs = example if isinstance(example, tuple) else (example,)
+    q = model
+    if not isinstance(q, QuantizedModel):
+        data = [inputs] if calibration is None else calibration
+        q = quantize(q, data, equalise=equalise, keep_dead_channels=True)
     steps = 1
     for port, x in zip(q.graph.inputs, inputs, strict=True):
         if q.graph.type(port.value).has_time:

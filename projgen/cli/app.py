@@ -11,6 +11,7 @@ import typer
 from projgen.cli.explore import explore
 from projgen.cli.options import (
     Backend,
+    BudgetOpt,
     CmsisNNOpt,
     DataOpt,
     Kernels,
@@ -31,6 +32,9 @@ from projgen.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from projgen.budget import Budget
+    from projgen.targets import Target
 
 app = typer.Typer(
     name="projgen",
@@ -63,23 +67,28 @@ def compress(
     explained_variance: VarianceOpt = None,
     learnables_reduction: ReductionOpt = None,
     ranks: RanksOpt = None,
+    budget: BudgetOpt = None,
+    target: Annotated[str, typer.Option("--target", "-t", help="of the budget: a name, or ./board.toml")] = "cortex-m4",
     method: MethodOpt = Method.OUTPUT,
     layers: LayersOpt = None,
     verbosity: VerbosityOpt = Verbosity.SUMMARY,
 ) -> None:
     """Project the model's layers and save the smaller model."""
+    from projgen.budget import Budget
     from projgen.data import load_data
     from projgen.export import save
     from projgen.models import load_module
 
     if out.suffix not in (".onnx", ".pt2"):
         raise InputError(f"output {out} has the ending {out.suffix!r}", ".onnx or .pt2", "-o")
+    allowed = None if budget is None else Budget.parse(budget, target)
     projected = _project(
         load_module(model),
         load_data(data),
         explained_variance,
         learnables_reduction,
         ranks,
+        allowed,
         method,
         layers,
         verbosity,
@@ -98,6 +107,7 @@ def compile_command(
     explained_variance: VarianceOpt = None,
     learnables_reduction: ReductionOpt = None,
     ranks: RanksOpt = None,
+    budget: BudgetOpt = None,
     method: MethodOpt = Method.OUTPUT,
     layers: LayersOpt = None,
     name: Annotated[str, typer.Option("--name", help="prefix of the files and C names")] = "model",
@@ -127,6 +137,7 @@ def compile_command(
     verbosity: VerbosityOpt = Verbosity.SUMMARY,
 ) -> None:
     """Go the whole way from a float model to C, with projection when a goal is given."""
+    from projgen.budget import Budget
     from projgen.cli.arrays import load_labels
     from projgen.data import load_data
     from projgen.driver import compile as run
@@ -136,18 +147,28 @@ def compile_command(
     from projgen.targets import load_target
 
     # What is wrong should not cost a calibration first.
-    load_target(target)
+    machine = load_target(target)
+    allowed = None if budget is None else Budget.parse(budget, target, optimise.value)
     CompileOptions.checked(name, backend.value, kernels.value, optimise.value, cmsis_nn)
     limit = None if int8_limit is None else check_limit(int8_limit)
     classes = None if labels is None else load_labels(labels)
     batches = load_data(data)
     source: Any
-    if explained_variance is None and learnables_reduction is None and ranks is None:
+    if explained_variance is None and learnables_reduction is None and ranks is None and budget is None:
         source = load_model(model)
     else:
         limit = "auto" if limit is None else limit
         source = _project(
-            load_module(model), batches, explained_variance, learnables_reduction, ranks, method, layers, verbosity
+            load_module(model),
+            batches,
+            explained_variance,
+            learnables_reduction,
+            ranks,
+            allowed,
+            method,
+            layers,
+            verbosity,
+            None if allowed else (machine, optimise.value),
         )
     artifact = run(
         source,
@@ -185,11 +206,15 @@ def _project(
     explained_variance: float | None,
     learnables_reduction: float | None,
     ranks: str | None,
+    budget: Budget | None,
     method: Method,
     layers: str | None,
     verbosity: Verbosity,
+    runs_on: tuple[Target, str] | None = None,
 ) -> nn.Module:
+    """``runs_on``: a target and what is favoured there: layers that are no cheaper there stay dense."""
     from projgen.projection.compress import compress as run
+    from projgen.projection.layers import unpack_projected_layers
 
     projected, _ = run(
         model,
@@ -197,12 +222,18 @@ def _project(
         explained_variance_goal=explained_variance,
         learnables_reduction_goal=learnables_reduction,
         ranks=parse_ranks(ranks),
+        budget=budget,
         layer_names=parse_layers(layers),
         method=method.value,
-        unpack=True,
         verbosity=verbosity.value,
     )
-    return projected
+    if runs_on is not None:
+        from projgen.budget.restore import restore_for
+
+        again = restore_for(projected, model, data, *runs_on)
+        if again and verbosity is not Verbosity.OFF:
+            typer.echo(f"dense again, no cheaper on {runs_on[0].name} than before: {', '.join(again)}")
+    return unpack_projected_layers(projected)
 
 
 @app.command(name="run")

@@ -53,6 +53,12 @@ ReductionOpt = Annotated[
 RanksOpt = Annotated[
     str | None, typer.Option("--ranks", metavar="L=R[:R],...", help="explicit ranks, e.g. lstm=8:7,fc=4; conv1=none")
 ]
+BudgetOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", metavar="LIMITS", help="what the target allows, e.g. flash=64KiB,ram=16KiB,instructions=2e6"
+    ),
+]
 MethodOpt = Annotated[Method, typer.Option("--method", help="output: least output error; pca: plain W Q Qt")]
 CmsisNNOpt = Annotated[
     Path | None, typer.Option("--cmsis-nn", metavar="PATH", help="folder of CMSIS-NN; default: $CMSIS_NN_ROOT")

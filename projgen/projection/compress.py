@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from projgen.budget.record import Budget
 from projgen.data import Batches, as_batches
 from projgen.errors import InputError, InputTypeError
 from projgen.pca.attention import joined_attention
@@ -47,6 +48,7 @@ def compress(
     explained_variance_goal: float | None = None,
     learnables_reduction_goal: float | None = None,
     ranks: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
     layer_names: list[str] | str | None = None,
     method: str = "output",
     prune: bool | str = "auto",
@@ -66,6 +68,9 @@ def compress(
             what is possible, with a warning.
         ranks: {layer: r} or {layer: (r_in, r_out)}, None leaves a layer or a projector out; layers that are not
             named stay dense.
+        budget: what the target allows (method "output"): units and ranks of least output error whose lowering fits,
+            nothing projected if the model fits already, and no layer whose factors cost the target more than the
+            dense ones; with ``accuracy_drop``, the smallest model within it.
         layer_names: only these layers; wildcards allowed.
         method: "output" minimises the output error, weighted by the outputs' curvature; "pca" projects onto the
             principal components of the activations.
@@ -79,9 +84,10 @@ def compress(
         (compressed model, CompressionInfo).
     """
     reporter = Reporter(verbosity)
-    _check_arguments(method, prune, explained_variance_goal, learnables_reduction_goal, ranks)
+    _check_arguments(method, prune, explained_variance_goal, learnables_reduction_goal, ranks, budget)
     module = as_module(model)
-    merging = method == "output" and prune is not False and learnables_reduction_goal is not None
+    sized = learnables_reduction_goal is not None or budget is not None
+    merging = method == "output" and prune is not False and sized
     pca, batches = _statistics(module, data_or_pca, data, layer_names, method, ranks is None, merging, device, reporter)
     if batches is not None and batches.one_shot:
         batches = None  # read already: enough for the moments
@@ -93,7 +99,7 @@ def compress(
     if pca is not data_or_pca:
         clock.add(pca.seconds)
     found: list[Forecast] = []
-    if method == "output" and learnables_reduction_goal is not None:
+    if method == "output" and sized:
         with clock.stage("selection"):
             found = forecasts(own, layers, pca.collected.layers, _example(pca, here), prune=prune, clock=clock)
     work: PcaWork | Predictor
@@ -110,6 +116,15 @@ def compress(
     refit = False
     if ranks is not None:
         how, chosen = "given", given_ranks(layers, ranks)
+    elif budget is not None:
+        from projgen.budget.search import fitting
+
+        with clock.stage("selection"):
+            fit = fitting(
+                own, found, budget, error_of, batches, pca.collected.input_shapes, here, reporter, prune=prune
+            )
+        how, refit = "predicted" if error_of is None else "measured", fit.refit
+        chosen, result, work, narrow = fit.chosen, fit.model, fit.forecast.work, fit.layers
     elif learnables_reduction_goal is not None:
         if isinstance(work, PcaWork):
             chosen = work.for_removal(_removal(work, pca.learnables, learnables_reduction_goal))
@@ -236,16 +251,21 @@ def _note_reductions(model: nn.Module, layers: list[Layer], details: list[LayerI
 
 
 def _check_arguments(
-    method: str, prune: bool | str, explained: float | None, reduction: float | None, ranks: object
+    method: str, prune: bool | str, explained: float | None, reduction: float | None, ranks: object, budget: object
 ) -> None:
     if prune not in {"auto", True, False}:
         raise InputError(f"prune={prune!r}", "'auto', True or False", "prune")
     if method not in METHODS:
         raise InputError(f"method {method!r}", " or ".join(repr(m) for m in METHODS), "method")
     goals = {"explained_variance_goal": explained, "learnables_reduction_goal": reduction, "ranks": ranks}
+    goals["budget"] = budget
     given = [name for name, value in goals.items() if value is not None]
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} were given together", "at most one of them", given[1])
+    if budget is not None and not isinstance(budget, Budget):
+        raise InputTypeError(f"budget of type {type(budget).__name__}", "a projgen.Budget", "budget")
+    if budget is not None and method != "output":
+        raise InputError(f"a budget with method {method!r}", "method 'output'", "method")
     for name, value in (("explained_variance_goal", explained), ("learnables_reduction_goal", reduction)):
         if value is None:
             continue

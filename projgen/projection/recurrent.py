@@ -167,7 +167,8 @@ class _ProjectedRNN(nn.Module):
     def _biases(self, index: int) -> list[Tensor]:
         raise NotImplementedError
 
-    def _weights(self) -> list[Tensor]:
+    def dense_weights(self) -> list[Tensor]:
+        """The parameters that the stock layer of the same function has, in its order."""
         weights: list[Tensor] = []
         for index in range(len(self._suffixes)):
             weights.extend(self.cell_dense(index))
@@ -222,7 +223,7 @@ class ProjectedLSTM(_ProjectedRNN):
             zeros = self._zeros(x)
             state = (zeros, zeros)
         output, h, c = torch.lstm(
-            x, state, self._weights(), self.bias, self.num_layers, self.dropout, self.training,
+            x, state, self.dense_weights(), self.bias, self.num_layers, self.dropout, self.training,
             self.bidirectional, self.batch_first,
         )  # fmt: skip
         if single:
@@ -259,7 +260,7 @@ class ProjectedGRU(_ProjectedRNN):
             x = x.unsqueeze(0 if self.batch_first else 1)
             state = None if state is None else state.unsqueeze(1)
         output, h = torch.gru(
-            x, self._zeros(x) if state is None else state, self._weights(), self.bias, self.num_layers,
+            x, self._zeros(x) if state is None else state, self.dense_weights(), self.bias, self.num_layers,
             self.dropout, self.training, self.bidirectional, self.batch_first,
         )  # fmt: skip
         if single:
