@@ -17,6 +17,7 @@ typedef struct {
     int32_t group_words; /* of the stream */
     int32_t pitch;       /* elements of a padded row */
     int32_t ring;        /* elements of scratch before the padded rows */
+    int32_t rows;        /* of a streamed segment that one call computes */
 } pg_conv2d_dsp_params;
 
 /* A block: copies a window whose rows lie step bytes apart to one place. */

@@ -224,7 +224,7 @@ PG_INLINE int8_t *pg_winograd2d_rows(const pg_winograd_params *p, void *scratch)
 
 /* A whole map. Scratch, after what a pair needs: four padded copies of rows, two of them kept from the pair
  * before; or, where rows are read where they lie, a row of padding and, for y over x, p->row.top rows. */
-PG_INLINE void pg_winograd2d_sum(const pg_winograd_params *p, const void *x, void *to, bool residual,
+PG_KERNEL void pg_winograd2d_sum(const pg_winograd_params *p, const void *x, void *to, bool residual,
                                  void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
                                  pg_winograd_across *across) {
     const pg_winograd_rows *row = &p->row;
@@ -270,7 +270,7 @@ PG_KERNEL void pg_winograd2d_residual_map(const pg_winograd_params *p, const voi
 }
 
 /* Two rows of a streamed segment: rows is an array of four pointers to rows of x's type. */
-PG_INLINE void pg_winograd2d_streamed(const pg_winograd_params *p, const void *rows, void *y, bool residual,
+PG_KERNEL void pg_winograd2d_streamed(const pg_winograd_params *p, const void *rows, void *y, bool residual,
                                       void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
                                       pg_winograd_across *across) {
     const bool wide = p->row.bytes == 2;

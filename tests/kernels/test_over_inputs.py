@@ -54,5 +54,5 @@ def test_every_way_of_calling_gives_the_same_bytes(target: str, tmp_path: Path) 
         assert {"conv2d_dsp", "depthwise_rows_dsp", "winograd2d_dsp", "winograd2d_residual_dsp"} <= over
     else:
         assert {"conv2d_mve_gathered", "depthwise_rows_mve", "conv2d_residual_mve"} <= over
-    assert {c.choice.rows for c in cases if c.choice.row_function} == {1, 2}
+    assert {c.choice.rows for c in cases if c.choice.row_function} >= {1, 2}
     assert Library(cases, tmp_path, ("gcc", "-O1", *TRAPS["gcc"])).check() > 50000
