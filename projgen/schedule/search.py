@@ -87,20 +87,26 @@ class _Search:
         self.able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
         chosen = pick(self.able, alone, options.optimise, target.flash_bytes)
         self.start = self._planned(self._trial(Overrides(chosen)))
-        self.limit = float("inf") if options.optimise == "ram" else _DEARER * self.start.cost
+        self.limit = _DEARER * self.start.cost
         self.rows = {n.name: self._row_choice(chosen[n.name], self.able[n.name]) for n in nodes}
         self.lean = {n.name: self._lean_choice(self.rows[n.name], self.able[n.name]) for n in nodes}
         calls = [Call(n, self.rows[n.name]) for n in nodes]
         self.regions = [tuple(c.node.name for c in region) for region in stream.regions(graph, calls, _LONGEST)]
 
     def best(self) -> Schedule:
-        state = self.start
+        state = self._descended(self.start)
+        if self.options.optimise == "ram":  # what costs little first, or whatever saves most first
+            self.limit = float("inf")
+            state = min((self._descended(s) for s in (state, self.start)), key=lambda s: s.key)
+        return state.schedule
+
+    def _descended(self, state: _State) -> _State:
         while (found := self._better(state, self._streaming(state))) is not None:
             state = found
         state = self._leaner(state)
         while (found := self._cheaper(state)) is not None:
             state = found
-        return state.schedule
+        return state
 
     def _trial(self, overrides: Overrides, lowered: Lowered | None = None) -> _Trial:
         made = ordered(lowered or lower(self.graph, self.target, self.options, overrides))
