@@ -161,10 +161,9 @@ def test_a_residual_block_is_written_over_its_input() -> None:
 def test_a_shortcut_streams_beside_its_branch() -> None:
     made, segment = streamed(residual_block(16, 16, 8, 16, stride=2), "cortex-m4")
     assert [c.node.op for c in segment.calls] == ["conv2d", "conv2d", "conv2d_residual"]
-    assert [(r.value, r.depth) for r in segment.rings] == [
-        (segment.calls[2].node.inputs["x"], 4),
-        (segment.calls[2].node.inputs["residual"], 2),
-    ]
+    branch, side = segment.rings
+    assert (branch.value, side.value) == tuple(segment.calls[2].node.inputs[r] for r in ("x", "residual"))
+    assert (branch.depth, side.depth) == ({1: 4, 2: 6}[segment.stages[0].rows], max(2, segment.stages[1].rows))
     assert made.plan.overlays
 
 
