@@ -31,6 +31,8 @@ _IN_SOURCE: Final = {
     "pg_conv2d_dsp.h": 258,
     "pg_depthwise_dsp.h": 404,
     "pg_linear_dsp.h": 124,
+    "pg_recurrent_dsp.h": 1024 + 300,  # a table of tanh, and the steps around the block
+    "pg_recurrent_mve.h": 1024 + 500,
     "pg_winograd.h": 294,
     "pg_conv2d_mve.h": 360,
     "pg_depthwise_mve.h": 628,
