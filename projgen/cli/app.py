@@ -196,7 +196,8 @@ def compile_command(
             typer.echo(f"removed channels that are constant or unread, no output changes: {lost}")
         typer.echo(
             f"wrote {out}: {m['learnables']} learnables, {m['macs']} MACs, weights {m['weight_bytes']} B, "
-            f"arena {m['arena_bytes']} B (with input {m['arena_with_input_bytes']} B)"
+            f"arena {m['arena_bytes']} B (with input {m['arena_with_input_bytes']} B; in use at once "
+            f"{m['arena_lower_bound']} B)"
         )
 
 

@@ -65,6 +65,7 @@ def build_program(
         outputs=tuple(_port(graph, graph.outputs, i, 0) for i in range(len(graph.outputs))),
         arena_bytes=plan.arena_bytes,
         arena_with_input_bytes=plan.with_input_bytes,
+        arena_lower_bound=plan.lower_bound,
         arena_align=ALIGN,
         state_bytes=plan.state_bytes,
         state_offset=plan[STATE].offset if plan.state_bytes else 0,

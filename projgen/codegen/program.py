@@ -241,6 +241,7 @@ class CProgram:
     outputs: tuple[CPort, ...]
     arena_bytes: int
     arena_with_input_bytes: int
+    arena_lower_bound: int
     arena_align: int
     state_bytes: int
     state_offset: int  # of the state inside the arena of run_sequence

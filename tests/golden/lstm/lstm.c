@@ -15,7 +15,7 @@
 #include "lstm_kernels.h"
 #include "lstm_weights.h"
 
-/* 170 MAC a step, 346 bytes of constants, 21 bytes of arena.
+/* 170 MAC a step, 346 bytes of constants, 21 bytes of arena (21 in use at once).
  *
  *     bytes of the arena   hold                             during
  *        0 .. 14           @state                           layers 0-1
