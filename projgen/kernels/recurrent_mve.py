@@ -23,7 +23,8 @@ from projgen.kernels.recurrent_mve_layouts import (
 )
 from projgen.targets import Target
 
-_UNROLL_GATES: Final = 8  # vectors of a gate, at most, where the code of all gates is emitted one by one
+_UNROLL_GATES: Final = 8  # vectors of a gate, at most, where the code of two gates is emitted one by one
+_UNROLL_FOUR: Final = 4  # the same of all four
 _HIGHEST_PLACE: Final = 4095  # of an operand, an immediate
 _HIGHEST_OFFSET: Final = 508  # of a vector load, an immediate
 
@@ -162,7 +163,7 @@ def joint_factor(graph: Graph, node: Node, at: Place) -> Factors:
     (components, inputs), units = q["q_in"].shape, q["q_out"].shape[1]
     run = Run(0, at.factor, at.factor_shift)
     weights = GateWeights(1, components, inputs, units, (run,), ("q_in", "q_out"))
-    layout = GateTable(components, (("b_in", 0, at.factor_shift > 0), ("m_in", 0, True)), {"b_in": 1, "m_in": 1})
+    layout = GateTable(components, (("b_in", 0, False), ("m_in", 0, True)), {"b_in": 1, "m_in": 1})
     blocks = -(-components // 8)
     parameters: dict[str, int | str | tuple[int, ...]] = {
         "blocks": blocks,
@@ -200,20 +201,21 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
     at = joint_place(graph, node) if attrs.joint else place(graph, node)
     reach = max(s.end for s in at.both) - min(s.place for s in at.both) - 16  # of the last vector, from the first
     short = all(s.loops == 1 for s in at.both) and sum(s.vectors for s in at.both) <= _UNROLL_GATES
-    unrolled = short and reach <= _HIGHEST_OFFSET
+    direct = short and reach <= _HIGHEST_OFFSET
+    emitted = 1 if not direct else 4 if sum(s.vectors for s in at.both) <= _UNROLL_FOUR else 2
     runs = tuple(Run(gate, at.both, at.shift_first) for gate in range(4))
-    rows = tuple(row for gate in range(4) for row in (("b", gate, at.shift_first > 0), ("m", gate, True)))
+    rows = tuple(row for gate in range(4) for row in (("b", gate, False), ("m", gate, True)))
     parameters: dict[str, int | str | tuple[int, ...]] = {
         "segments": flat(at.both),
         "shift_first": at.shift_first,
-        "unrolled": int(unrolled),
+        "emitted": emitted,
         "shift": numerics.shift,
         "fraction": numerics.cell_fraction,
     }
     layout = GateTable(attrs.hidden, rows, {"b": 4, "m": 4})
     around = (
-        (56.0 if unrolled else 58.0)
-        + 4 * ((2.0 if unrolled else 8.0) + (2 if numerics.shift else 0))
+        {4: 56.0, 2: 64.0, 1: 58.0}[emitted]
+        + 4 * ((2.0 if direct else 8.0) + (2 if numerics.shift else 0))
         + (numerics.cell_fraction < 12)
     )
     return _choice(graph, node, at, runs, layout, parameters, around)
@@ -225,10 +227,10 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
     if not (isinstance(attrs, Gru) and isinstance(numerics, GruNumerics)):
         raise TypeError(f"node {node.name!r} is no GRU")
     at = place(graph, node)
-    both, shifted = (at.both, at.shift_first), at.shift_first > 0
+    both = (at.both, at.shift_first)
     runs = (Run(0, *both), Run(1, *both), Run(2, at.x_only, at.x_shift), Run(2, at.h_only, at.h_shift))
     rows = (
-        *(("b", 0, shifted), ("m", 0, True), ("b", 1, shifted), ("m", 1, True)),
+        *(("b", 0, False), ("m", 0, True), ("b", 1, False), ("m", 1, True)),
         *(("b", 2, at.x_shift > 0), ("b_hn", 0, at.h_shift > 0), ("m", 2, True)),
     )
     parameters: dict[str, int | str | tuple[int, ...]] = {

@@ -74,7 +74,8 @@ class Run:
 
     @property
     def instructions(self) -> int:
-        return sum(s.instructions for s in self.segments) + (15 if self.shift_first else 5)
+        shifting = (7 if len(self.segments) > 1 else 5) if self.shift_first else 0
+        return sum(s.instructions for s in self.segments) + 5 + shifting
 
 
 def eights(v: Array, shape: tuple[int, ...]) -> Ints:
