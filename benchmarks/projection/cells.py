@@ -132,7 +132,7 @@ class Bench:
     def _int8(self, model: nn.Module, data: Data) -> Int8:
         plain = projgen.unpack_projected_layers(model).eval()
         q = projgen.quantize(plain, data.train.batches())
-        few = _first(data.test, self._row.int8_tests)
+        few = first(data.test, self._row.int8_tests)
         right = {"float": 0, "int8": 0}
         for x, y in zip(few.x, few.labels, strict=True):
             with torch.no_grad():
@@ -145,7 +145,7 @@ def _nothing(model: nn.Module, data: Data) -> None:
     del model, data
 
 
-def _first(split: Split, count: int) -> Split:
+def first(split: Split, count: int) -> Split:
     """Evenly spread observations of every group, about ``count`` in all."""
     stride = max(1, split.count // count)
     return Split(tuple(x[::stride] for x in split.x), tuple(y[::stride] for y in split.labels))

@@ -86,25 +86,26 @@ def _readable_in_place(graph: Graph, node: Node, inputs: int) -> bool:
     return inputs % 4 == 0 and producer is not None and producer.op in ("linear", "conv2d")
 
 
-def _dsp(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _dsp(graph: Graph, node: Node, _target: Target) -> KernelChoice:
     x, y = graph.arg(node, "x").type, graph.type(node.output)
     w, b = graph.data(node, "w"), graph.data(node, "b")
-    if largest_accumulator(w, b, peak(graph, node.inputs["x"])) >= LIMIT:
-        return None
+    packed = largest_accumulator(w, b, peak(graph, node.inputs["x"])) < LIMIT
     outputs, inputs = w.shape
     rows = rows_of(x)
     requant = matrix_numerics(node).requant
     wide = x.dtype is DType.INT16
     in_place = wide and _readable_in_place(graph, node, inputs)
     clamped = (requant.low, requant.high) != (y.dtype.low, y.dtype.high)
-    variant = f"{SUFFIX[y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
+    variant = "" if packed else "plain_"
+    variant += f"{SUFFIX[y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
     block = f"pg_linear_dsp_rows_{variant}"
     function = f"pg_linear_dsp_{SUFFIX[x.dtype]}{'_in_place' if in_place else ''}_{variant}"
-    layout = PairStream(outputs, inputs, NATURAL if wide else WIDENED)
+    layout = PairStream(outputs, inputs, NATURAL if wide else WIDENED, packed)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     quads = layout.quads
-    per_row = linear_rows(quads, outputs, shift=requant.shift > 0, clamped=clamped)
+    per_row = linear_rows(quads, outputs, packed=packed, shift=requant.shift > 0, clamped=clamped)
     filled = 0 if in_place else 2 * inputs + 20 if wide else widen(inputs)
+    weights = "weight pairs 256 a + b" if packed else "weights"
     ctypes = {DType.INT8: "int8_t", DType.INT16: "int16_t"}
     return KernelChoice(
         kernel="linear_dsp",
@@ -120,7 +121,7 @@ def _dsp(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
             "low": requant.low,
             "high": requant.high,
         },
-        tables=(table("stream", layout, constants, "bias, weight pairs 256 a + b and multipliers in reading order"),),
+        tables=(table("stream", layout, constants, f"bias, {weights} and multipliers in reading order"),),
         sources=("pg_linear_dsp.h",),
         blocks=(
             Block(
@@ -128,6 +129,7 @@ def _dsp(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
                 block,
                 (
                     ("function", block),
+                    ("packed", int(packed)),
                     ("wide", int(y.dtype is DType.INT16)),
                     ("shift", requant.shift),
                     ("clamped", int(clamped)),

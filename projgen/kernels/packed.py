@@ -22,6 +22,26 @@ def largest_accumulator(w: Array, b: Array, peak: int) -> int:
     return int((np.abs(w.astype(np.int64)).sum(axis=1) * peak + np.abs(b.astype(np.int64))).max())
 
 
+_HALVES: Final = (0, 2, 1, 3)  # bytes of a word as SXTB16 takes them: of the word, of the word rotated; its own inverse
+
+Wide = npt.NDArray[np.int64]
+
+
+def _pairs(weights: Wide, bias: Wide) -> tuple[Wide, Wide]:
+    """(starts, words [quads][pairs][2]) of rows (2 pairs, quads, 4) whose weights lie as 256 a + b in halfwords."""
+    halves = 256 * weights[0::2] + weights[1::2]
+    words = (halves[..., 0::2] & 0xFFFF) | (halves[..., 1::2] & 0xFFFF) << 16
+    start = np.stack([256 * bias[0::2] + bias[1::2], bias[1::2]], axis=1)
+    return start.ravel(), words.transpose(1, 0, 2)
+
+
+def _singles(weights: Wide, bias: Wide) -> tuple[Wide, Wide]:
+    """(starts, words [quads][rows]) of rows (rows, quads, 4) whose weights lie as bytes of their own words."""
+    places = 1 << np.array([0, 8, 16, 24], np.int64)
+    words = ((weights[..., _HALVES] & 0xFF) * places).sum(axis=-1)
+    return bias, words.transpose(1, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class PairStream:
     """Fully connected w (N, K), b, m as one stream of words, in the order the kernel reads them.
@@ -29,11 +49,15 @@ class PairStream:
     Per four outputs: 256 b0 + b1, b1, 256 b2 + b3, b3; per four inputs two words of each pair; m0..m3. The last one
     to three outputs follow as pairs: 256 b0 + b1, b1; per four inputs two words; m0, m1; a missing partner is 0.
     ``order`` is the order of the operand inside a quad of inputs.
+
+    Not ``packed``: starts are b0, b1, ...; a quad's words hold four weights of one output each, ordered so that SXTB16
+    of the word, and of the word rotated by a byte, give them in ``order``.
     """
 
     outputs: int
     inputs: int
     order: tuple[int, int, int, int]
+    packed: bool = True
 
     @property
     def quads(self) -> int:
@@ -58,10 +82,8 @@ class PairStream:
         stream = []
         for first, pairs in blocks:
             part = slice(first, first + 2 * pairs)
-            halves = 256 * weights[part][0::2] + weights[part][1::2]
-            words = (halves[..., 0::2] & 0xFFFF) | (halves[..., 1::2] & 0xFFFF) << 16
-            start = np.stack([256 * bias[part][0::2] + bias[part][1::2], bias[part][1::2]], axis=1)
-            stream += [start.ravel(), words.transpose(1, 0, 2).ravel(), multipliers[part]]
+            start, words = (_pairs if self.packed else _singles)(weights[part], bias[part])
+            stream += [start, words.ravel(), multipliers[part]]
         return (np.concatenate(stream) & 0xFFFFFFFF).astype(np.uint32)
 
     def unpack(self, table: Array) -> Mapping[str, Array]:
@@ -72,6 +94,13 @@ class PairStream:
         for _, pairs in self._blocks():
             block = words[at : at + self._words(pairs)]
             at += self._words(pairs)
+            m.append(block[-2 * pairs :].view(np.int32))
+            if not self.packed:
+                b.append(block[: 2 * pairs].view(np.int32))
+                bytes_ = block[2 * pairs : -2 * pairs].astype("<u4").view(np.int8).reshape(self.quads, 2 * pairs, 4)
+                halves = bytes_[..., _HALVES][..., inverse]
+                w.append(halves.transpose(1, 0, 2).reshape(2 * pairs, 4 * self.quads).astype(np.int32))
+                continue
             start = block[: 2 * pairs].reshape(pairs, 2)
             second = start[:, 1].view(np.int32)
             first = (start[:, 0] - start[:, 1]).view(np.int32) >> 8
@@ -82,7 +111,6 @@ class PairStream:
             high = (halves.astype(np.int32) - low) >> 8
             both = np.stack([high, low]).reshape(2, self.quads, pairs, 4)[..., inverse]
             w.append(both.transpose(2, 0, 1, 3).reshape(2 * pairs, 4 * self.quads))
-            m.append(block[-2 * pairs :].view(np.int32))
         return {
             "w": np.concatenate(w)[: self.outputs, : self.inputs].astype(np.int8),
             "b": np.concatenate(b)[: self.outputs],
