@@ -206,7 +206,7 @@ def low_rank(rank: int, *, fine: bool = False) -> Sample:
     middle = replace(first.graph.values["y"], name="z")
     port = replace(second.graph.outputs[0], value="out")
     graph = first.graph.with_(nodes=(head, tail), values=[*values, middle], outputs=(port,))
-    return Sample(f"low_rank_{rank}", graph, first.inputs)
+    return Sample(f"low_rank_{rank}{'_fine' if fine else ''}", graph, first.inputs)
 
 
 def collect(strategy: st.SearchStrategy[Sample], count: int) -> list[Sample]:

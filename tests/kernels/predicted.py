@@ -91,6 +91,7 @@ def drawn(seed: int) -> Iterator[Sample]:
     for op in ("add", "mul"):
         types = (int8_type(size, 0.05, 3), int8_type(size, 0.04, -3))
         yield elementwise.binary_sample(f"{tag} {op}", op, *types, Quant(0.08, 1))
+    yield linear.sample(f"{tag} fully connected of int16", r(9, 200), r(5, 60), x=DType.INT16)
 
 
 def predictions(target: str, samples: Sequence[Sample]) -> list[Prediction]:

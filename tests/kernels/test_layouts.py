@@ -39,9 +39,12 @@ def same(layout: Layout, constants: Mapping[str, Array]) -> Array:
 
 
 @QUICK
-@given(st.integers(0, 99), SIZE, SIZE, st.sampled_from([NATURAL, WIDENED]))
-def test_pair_stream_keeps_everything(seed: int, outputs: int, inputs: int, order: tuple[int, int, int, int]) -> None:
-    packed = same(PairStream(outputs, inputs, order), matrix(seed, outputs, inputs, LIMIT))
+@given(st.integers(0, 99), SIZE, SIZE, st.sampled_from([NATURAL, WIDENED]), st.booleans())
+def test_pair_stream_keeps_everything(
+    seed: int, outputs: int, inputs: int, order: tuple[int, int, int, int], paired: bool
+) -> None:
+    constants = matrix(seed, outputs, inputs, LIMIT if paired else 2**31)
+    packed = same(PairStream(outputs, inputs, order, paired), constants)
     quads = -(-inputs // 4)
     full, tail = divmod(outputs, 4)
     assert packed.dtype == np.uint32
@@ -74,6 +77,15 @@ def test_pair_stream_is_in_the_documented_order() -> None:
     first = [256 * 100 - 7, -7 & 0xFFFFFFFF, word(1, -1, 3, -3), word(2, -2, 4, -4), word(5, -5, 0, 0), 0, 4, 8]
     second = [256 * 3, 0, word(6, 0, 8, 0), word(7, 0, 9, 0), word(10, 0, 0, 0), 0, 12, 0]
     assert PairStream(3, 5, WIDENED).pack(constants).tolist() == first + second
+
+    def single(*weights: int) -> int:
+        return int.from_bytes(np.array(weights, np.int8).tobytes(), "little")
+
+    first = [100, -7 & 0xFFFFFFFF, single(1, 2, 3, 4), single(-1, -2, -3, -4), single(5, 0, 0, 0), single(-5, 0, 0, 0)]
+    second = [3, 0, single(6, 7, 8, 9), 0, single(10, 0, 0, 0), 0]
+    assert PairStream(3, 5, WIDENED, packed=False).pack(constants).tolist() == [*first, 4, 8, *second, 12, 0]
+    crossed = PairStream(3, 5, NATURAL, packed=False).pack(constants)
+    assert crossed[2] == single(1, 3, 2, 4)
 
 
 def test_vector_stream_is_in_the_documented_order() -> None:

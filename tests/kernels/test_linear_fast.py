@@ -50,8 +50,12 @@ def at_the_bound(excess: int) -> Sample:
 
 
 def test_packed_pairs_are_used_up_to_their_bound_and_not_beyond(tmp_path: Path) -> None:
-    assert choice(at_the_bound(1), "cortex-m4", "linear_dsp") is None
-    Library(cases([at_the_bound(0)], "cortex-m4", "linear_dsp"), tmp_path).check()
+    below, beyond = (choice(at_the_bound(excess), "cortex-m4", "linear_dsp") for excess in (0, 1))
+    assert below is not None
+    assert beyond is not None
+    assert "plain" not in below.function
+    assert "plain" in beyond.function
+    Library(cases([at_the_bound(0), at_the_bound(1)], "cortex-m4", "linear_dsp"), tmp_path).check()
 
 
 @pytest.mark.parametrize("rank", [4, 7, 8])
@@ -79,12 +83,15 @@ def _trace(graph: Graph, x: np.ndarray) -> list:  # type: ignore[type-arg]
     return list(trace_integer(graph, (x,)))
 
 
-def test_int16_operands_that_are_not_proven_small_stay_plain() -> None:
-    assert choice(sample("wide", 200, 8, x=DType.INT16), "cortex-m4", "linear_dsp") is None
-    graph = draws.low_rank(4, fine=True).graph
-    kernel = next(k for k in kernels.KERNELS if k.name == "linear_dsp")
-    assert kernels.peak(graph, "z") > 2**14
-    assert kernel.apply(graph, graph.nodes[1], load_target("cortex-m4")) is None
+@pytest.mark.parametrize("outputs", [4, 7, 9, 10])
+def test_int16_operands_that_are_not_proven_small_take_single_weights(outputs: int, tmp_path: Path) -> None:
+    wide = sample(f"wide_{outputs}", 200, outputs, x=DType.INT16)
+    made = cases([wide, draws.low_rank(outputs, fine=True)], "cortex-m4", "linear_dsp")
+    assert [("plain" in c.choice.function, c.node.name) for c in made if c.node.name != "first"] == [
+        (True, wide.graph.nodes[0].name),
+        (True, "second"),
+    ]
+    Library(made, tmp_path, ("gcc", "-O1", *TRAPS["gcc"])).check()
 
 
 def test_mve_refuses_an_int16_output_with_a_zero_point() -> None:

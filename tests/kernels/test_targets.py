@@ -13,8 +13,10 @@ from projgen import driver
 from projgen.harness.counting import count_image
 from projgen.harness.records import Record
 from projgen.harness.toolchain import HarnessError
+from projgen.ir.types import DType
 from projgen.kernels.record import Block
 from projgen.kernels.render import render_block
+from projgen.ops import linear
 from projgen.ops.record import Sample
 from projgen.options import CompileOptions
 from projgen.schedule import schedule
@@ -57,8 +59,8 @@ RUNS = (
 @cache
 def drawn() -> tuple[Merged, ...]:
     """Samples, drawn layers, and low-rank pairs, whose second layer reads an int16 operand."""
-    made = [*samples(), *draws.extra(), *draws.collect(draws.linears(), 40), *(draws.low_rank(r) for r in (3, 4, 8))]
-    return tuple(merged(made))
+    pairs = [*(draws.low_rank(r) for r in (3, 4, 8)), *(draws.low_rank(r, fine=True) for r in (4, 7))]
+    return tuple(merged([*samples(), *draws.extra(), *draws.collect(draws.linears(), 40), *pairs, *wide_linears()]))
 
 
 @pytest.mark.parametrize(("target", "kernels", "options"), RUNS, ids=str)
@@ -70,8 +72,13 @@ def test_samples(target: str, kernels: str, options: Options, tmp_path: Path) ->
     assert compared >= COMPARED + 40
 
 
+def wide_linears() -> list[Sample]:
+    """Of int16 operands whose sums are too large for packed pairs."""
+    return [linear.sample(f"wide_{n}", k, n, x=DType.INT16) for k, n in ((9, 30), (70, 7), (36, 5))]
+
+
 def fast_linears() -> list[Sample]:
-    return [s for s in samples() if s.graph.nodes[0].op == "linear" and not s.graph.has_time]
+    return [*(s for s in samples() if s.graph.nodes[0].op == "linear" and not s.graph.has_time), *wide_linears()]
 
 
 # What stands in the emitted assembly, and the fault that takes its place.
@@ -81,6 +88,8 @@ ASSEMBLY_FAULTS = (
     ("cortex-m4", "smmlar r5, r5, r11, r6", "smmla r5, r5, r11, r6"),
     ("cortex-m4", "sxtb16 r10, r10", "uxtb16 r10, r10"),
     ("cortex-m4", "cmp r4, r8", "cmp r4, r9"),
+    ("cortex-m4", "sxtb16 r11, r9, ror #8", "sxtb16 r11, r9"),
+    ("cortex-m4", "sxtb16 r10, r9, ror #8", "sxtb16 r10, r8, ror #8"),
     ("cortex-m55", "vrmulh.s32 q1, q1, q3", "vmulh.s32 q1, q1, q3"),
     ("cortex-m55", "vmov q1[2], q1[0], r2, r10", "vmov q1[2], q1[0], r10, r2"),
     ("cortex-m55", "vqadd.s16 q0, q0, r11", "vqsub.s16 q0, q0, r11"),
