@@ -34,10 +34,18 @@ class Ending(StrEnum):
 def explore(
     model: ModelArg,
     data: DataOpt,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="folder to write; finished levels stay")],
     levels: Annotated[
         str, typer.Option("--levels", metavar="L,...", help="shares of learnables to remove, e.g. 0.5,0.8,0.9")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="folder to write; finished levels stay")],
+    ] = "",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            metavar="LIMITS",
+            help="what a target allows, e.g. flash=64KiB,target=cortex-m4; may be repeated",
+        ),
+    ] = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="y.npy, class numbers: adds accuracy")] = None,
     inputs: Annotated[
         str | None, typer.Option("--inputs", metavar="X", help="what the labels belong to; default: the data")
@@ -65,11 +73,13 @@ def explore(
 
     methods = [m.value for m in method or [Method.OUTPUT]]
     wanted = parse_levels(levels)
-    plan(wanted, methods)  # what is wrong should not cost loading the model
+    budgets = budget or []
+    plan(wanted, methods, budgets)  # what is wrong should not cost loading the model
     run(
         load_module(model),
         load_data(data),
         levels=wanted,
+        budgets=budgets,
         out=out,
         methods=methods,
         labels=None if labels is None else load_labels(labels),

@@ -36,7 +36,7 @@ class LevelResult:
     key: str
     method: str
     goal: str
-    value: float
+    value: float | str
     learnables: int
     learnables_reduction: float
     explained_variance: float

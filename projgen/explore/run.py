@@ -34,7 +34,8 @@ def explore(
     model: nn.Module | str | Path,
     data: Any,
     *,
-    levels: Iterable[float],
+    levels: Iterable[float] = (),
+    budgets: Iterable[str] = (),
     out: str | Path,
     methods: Iterable[str] = ("output",),
     labels: Any = None,
@@ -57,6 +58,7 @@ def explore(
         model: nn.Module (not modified) or the path of an ONNX file.
         data: calibration data in any form ``projgen.data`` accepts that can be read several times.
         levels: shares of the learnables to remove. out: folder, created if missing.
+        budgets: what a target allows, e.g. "flash=64KiB,ram=16KiB,target=cortex-m4"; by method "output", from the data.
         methods: "output", "pca" or both.
         labels: class numbers (N,) in the order of the inputs, for the accuracy; default: those in the data.
         inputs: what the labels belong to, as ``data``; default: the calibration data.
@@ -69,7 +71,7 @@ def explore(
         ToolMissingError: Dask or Ray is asked for and not installed.
     """
     reporter = Reporter(verbosity)
-    wanted = plan(levels, methods)
+    wanted = plan(levels, methods, budgets)
     if ending not in FORMATS:
         raise InputError(f"ending {ending!r}", " or ".join(FORMATS), "ending")
     if isinstance(jobs, bool) or not isinstance(jobs, int) or (jobs < 1 and jobs != -1):

@@ -78,11 +78,10 @@ def _finish(task: Task) -> LevelResult:
     reduction, explained, choice, refit, ranks = 0.0, 1.0, "", False, {}
     if level != DENSE:
         pca = NeuronPCA.load(task.pca, model)
-        again = None if task.closed_form or level.method == "pca" else batches
-        goal: dict[str, Any] = {level.goal: level.value}
+        again = None if (task.closed_form and level.goal != "budget") or level.method == "pca" else batches
         model, info = compress(
             task.model, pca, data=again, method=level.method, layer_names=task.layer_names, unpack=True,
-            verbosity="off", **goal,
+            verbosity="off", **level.arguments,
         )  # fmt: skip
         reduction, explained = info.learnables_reduction, info.explained_variance
         choice, refit = info.choice, info.refit

@@ -246,3 +246,17 @@ def test_dask_gives_the_same_models(tmp_path: Path) -> None:
         )  # fmt: skip
     for name in ("output-0.3.onnx", "output-0.5.onnx"):
         assert (folders["dask"] / name).read_bytes() == (folders["loky"] / name).read_bytes()
+
+
+def test_a_budget_is_a_level_too(tmp_path: Path) -> None:
+    model, x = classifier(), data()
+    text = "instructions=530,target=cortex-m4"
+    found = explore(model, x, budgets=[text], out=tmp_path, jobs=1, backend="threading", verbosity="off")
+    dense, result = found.results
+    assert (result.goal, result.value, result.name) == ("budget", text, "budget-instructions-530-target-cortex-m4")
+    assert result.learnables < dense.learnables
+    again = explore(model, x, budgets=[text], out=tmp_path, jobs=1, backend="threading", verbosity="off")
+    assert set(again.reused) == {"dense", result.name}
+    with pytest.raises(InputError, match="budget entry 'flesh=1'"):
+        explore(model, x, budgets=["flesh=1"], out=tmp_path / "none", verbosity="off")
+    assert not (tmp_path / "none").exists()
