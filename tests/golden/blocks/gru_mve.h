@@ -4,7 +4,7 @@
 /* GRU step, 1 -> 1, gates r, z, n from the operand in the state.
  * Weights per eight units [vector][unit][lanes] of r, z, the input part of n, its recurrent part; table: starts and
  * multipliers of r, of z, both starts of n and its multipliers. Multipliers stand as units 0, 2, 4, 6, then
- * 1, 3, 5, 7; starts likewise where a shift follows the first products. */
+ * 1, 3, 5, 7; starts of n likewise where its products are shifted. */
 #if PG_HAS_MVE
 PG_NAKED void pg_gru_mve_bcf32570_cells(PG_UNUSED const int8_t *operand, PG_UNUSED const int8_t *weights,
                                    PG_UNUSED const int32_t *table, PG_UNUSED int8_t *y,
