@@ -97,7 +97,7 @@ class Bench:
             small, _ = projgen.compress(dense, pca, method=method, verbosity="off", **given, **options)
             seconds["compress"] = time.process_time() - start
             tuned = None
-            if level.distil:
+            if method in level.distil:
                 start = time.process_time()
                 tuned = projgen.distill(
                     small, dense, batches, steps=self._row.steps, batch_size=self._row.batch, seed=self._seed,

@@ -16,7 +16,7 @@ Written by `{command}`. Small networks, trained with seeds {seeds}, compressed b
 without labels; test sets are read for this page alone. **Points lost** are 100 · (accuracy of the seed's own dense
 network − accuracy after compression), mean ± standard deviation over the seeds. A limit holds when the mean less one
 standard error does (accuracies: plus one). `closed` is without any gradient step, `distilled` after `projgen.distill`,
-which `"pca"` gets too. `int8` is the points that `projgen.quantize` loses against the float compressed network on the
+which `"pca"` gets too where a figure stands. `int8` is the points that `projgen.quantize` loses against the float compressed network on the
 same test observations: int8 weights and activations, int16 between the factors. Seconds are CPU time of one thread.
 """
 
@@ -55,7 +55,7 @@ def _section(row: Row, cells: Cells) -> list[str]:
         lines.append(f"Distilled for {row.steps} steps of {row.batch} observations.")
     lines.append("")
     body = [
-        _line(level.name, method, cells[row.name, level.name, method], level.distil)
+        _line(level.name, method, cells[row.name, level.name, method], method in level.distil)
         for level in row.levels
         for method in METHODS
     ]

@@ -11,7 +11,7 @@ from benchmarks.projection import __main__ as command
 from benchmarks.projection import data, nets
 from benchmarks.projection.cells import Cell, Int8, measure
 from benchmarks.projection.page import page
-from benchmarks.projection.rows import ROWS, Level, Lost, PcaRanks, Reached, Reduction, Row
+from benchmarks.projection.rows import BOTH, OURS, ROWS, Level, Lost, PcaRanks, Reached, Reduction, Row
 from benchmarks.projection.store import Store
 from benchmarks.projection.verdicts import Spread, verdicts
 from projgen.errors import InputError
@@ -44,7 +44,7 @@ def test_a_limit_holds_when_the_mean_less_one_standard_error_does() -> None:
 
 
 def test_accuracies_are_given_one_standard_error_too_and_a_curve_must_lie_above_the_baseline() -> None:
-    rows = [row(Level("a", Reduction(0.9), Reached(0.89)), Level("b", Reduction(0.9), distil=True, beyond_pca=True))]
+    rows = [row(Level("a", Reduction(0.9), Reached(0.89)), Level("b", Reduction(0.9), distil=BOTH, beyond_pca=True))]
     cells = {
         ("small", "a", "output"): [cell(0.89), cell(0.87)],
         ("small", "a", "pca"): [cell(0.1)] * 2,
@@ -71,7 +71,7 @@ def test_one_value_has_no_deviation() -> None:
 def test_a_row_is_measured_and_its_finished_cells_are_read_again(tmp_path: Path) -> None:
     levels = (
         Level("rank 8", PcaRanks({"0": 8, "2": 8}), Reached(0.5)),
-        Level("50%", Reduction(0.5), Lost(5.0), Lost(5.0), distil=True),
+        Level("50%", Reduction(0.5), Lost(5.0), Lost(5.0), distil=OURS),
     )
     store, lines = Store(tmp_path), list[str]()
     found = measure([row(*levels)], [0], store, lines.append)
@@ -96,7 +96,7 @@ def test_another_recipe_is_another_cell() -> None:
     base = row(level)
     assert base.recipe(level, "pca", 0) == row(level).recipe(level, "pca", 0)
     for other in (replace(base, net=replace(SMALL, rate=2e-2)), replace(base, steps=21)):
-        changed = replace(level, distil=True)
+        changed = replace(level, distil=BOTH)
         assert base.recipe(changed, "pca", 0) != other.recipe(changed, "pca", 0)
 
 
