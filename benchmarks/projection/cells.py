@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import projgen
-from benchmarks.projection.data import Data, Split
+from benchmarks.projection.data import Data
 from benchmarks.projection.nets import accuracy, trained
 from benchmarks.projection.rows import Level, PcaRanks, PcaVariance, Reduction, Row
 from benchmarks.projection.store import Store
@@ -80,14 +80,14 @@ class Bench:
         if self._ready is None:
             model = trained(self._row.net, self._data.train, self._seed, self._store)
             start = time.process_time()
-            pca = projgen.NeuronPCA(model, self._data.train.batches(), verbosity="off")
+            pca = projgen.NeuronPCA(model, self._calibration(self._data), verbosity="off")
             self._gathering = time.process_time() - start
             self._ready = model, pca, accuracy(model, self._data.test)
         return self._data, *self._ready
 
     def _measure(self, level: Level, method: str) -> Cell:
         data, dense, pca, reached = self._prepared()
-        batches = data.train.batches()
+        batches = self._calibration(data)
         options = self._options(level, method)
         seconds = {"gather": self._gathering}
         given = {} if method == "pca" else {"data": batches}
@@ -113,6 +113,9 @@ class Bench:
             {key: round(value, 1) for key, value in seconds.items()},
         )  # fmt: skip
 
+    def _calibration(self, data: Data) -> list[Tensor]:
+        return data.train.batches(self._row.net.calibration)
+
     def _options(self, level: Level, method: str) -> dict[str, Any]:
         """The goal for ``compress``: "pca" takes it as it is, "output" gets the size that "pca" came to."""
         if isinstance(level.size, Reduction):
@@ -131,8 +134,8 @@ class Bench:
 
     def _int8(self, model: nn.Module, data: Data) -> Int8:
         plain = projgen.unpack_projected_layers(model).eval()
-        q = projgen.quantize(plain, data.train.batches())
-        few = first(data.test, self._row.int8_tests)
+        q = projgen.quantize(plain, self._calibration(data))
+        few = data.test.some(self._row.int8_tests)
         right = {"float": 0, "int8": 0}
         for x, y in zip(few.x, few.labels, strict=True):
             with torch.no_grad():
@@ -143,12 +146,6 @@ class Bench:
 
 def _nothing(model: nn.Module, data: Data) -> None:
     del model, data
-
-
-def first(split: Split, count: int) -> Split:
-    """Evenly spread observations of every group, about ``count`` in all."""
-    stride = max(1, split.count // count)
-    return Split(tuple(x[::stride] for x in split.x), tuple(y[::stride] for y in split.labels))
 
 
 Progress = Callable[[str], None]

@@ -33,9 +33,15 @@ class Split:
         """Observations of all groups."""
         return sum(len(y) for y in self.labels)
 
-    def batches(self) -> list[Tensor]:
-        """Calibration data: batches of equal shape, without labels."""
-        return [part for group in self.x for part in torch.split(group, BATCH)]
+    def batches(self, count: int | None = None) -> list[Tensor]:
+        """Calibration data: batches of equal shape, without labels, of about ``count`` observations or all."""
+        few = self if count is None else self.some(count)
+        return [part for group in few.x for part in torch.split(group, BATCH)]
+
+    def some(self, count: int) -> Split:
+        """Evenly spread observations of every group, about ``count`` in all."""
+        stride = max(1, self.count // count)
+        return Split(tuple(x[::stride] for x in self.x), tuple(y[::stride] for y in self.labels))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ class Net:
     Attributes:
         name: in file names and tables. build: the untrained network. load: its data.
         epochs, batch, rate: of the training. text: its layers, for the table.
+        calibration: so many training observations, evenly spread, serve compression; None for all.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Net:
     epochs: int
     batch: int
     rate: float
+    calibration: int | None = None
 
     def recipe(self) -> dict[str, object]:
         """What decides the trained weights, as plain values."""
@@ -205,11 +207,14 @@ HEARTBEATS = Net(
     "heartbeats", "conv1d 16k7-32k5-64k5 of stride 2, maximum of 5, FC 320-64-2", heartbeats, data.heartbeats,
     epochs=6, batch=64, rate=3e-3,
 )  # fmt: skip
-MNIST = Net("mnist", "conv 16-32-48 3x3, FC 432-64-10", mnist, data.mnist, epochs=3, batch=64, rate=3e-3)
+MNIST = Net(
+    "mnist", "conv 16-32-48 3x3, FC 432-64-10", mnist, data.mnist, epochs=3, batch=64, rate=3e-3, calibration=5000
+)
 DS_CNN = Net(
     "ds-cnn", "conv 64 10x4, 4 depthwise separable blocks of 64, mean, FC 10", ds_cnn, data.spoken_digits_by_speaker,
     epochs=12, batch=64, rate=3e-3,
 )  # fmt: skip
 RESNET = Net(
-    "resnet", "conv 16, residual blocks of 16, 32, 64, mean, FC 10", resnet, data.mnist, epochs=3, batch=64, rate=1e-2
-)
+    "resnet", "conv 16, residual blocks of 16, 32, 64, mean, FC 10", resnet, data.mnist, epochs=3, batch=64, rate=1e-2,
+    calibration=2500,
+)  # fmt: skip

@@ -16,8 +16,9 @@ Written by `{command}`. Small networks, trained with seeds {seeds}, compressed b
 without labels; test sets are read for this page alone. **Points lost** are 100 · (accuracy of the seed's own dense
 network − accuracy after compression), mean ± standard deviation over the seeds. A limit holds when the mean less one
 standard error does (accuracies: plus one). `closed` is without any gradient step, `distilled` after `projgen.distill`,
-which `"pca"` gets too where a figure stands. `int8` is the points that `projgen.quantize` loses against the float compressed network on the
-same test observations: int8 weights and activations, int16 between the factors. Seconds are CPU time of one thread.
+which `"pca"` gets too where a figure stands. `int8` is the points that `projgen.quantize` loses against the float
+compressed network on the same test observations: int8 weights and activations, int16 between the factors. Seconds are
+CPU time of one thread.
 """
 
 
