@@ -140,7 +140,7 @@ ROWS: tuple[Row, ...] = (
             Level("80%", Reduction(0.80), Lost(3.2), Lost(0.5), distil=BOTH),
             Level("90%", Reduction(0.90), None, Lost(0.7), distil=BOTH),
         ),
-        steps=1200,
+        steps=1000,
     ),
     Row(
         "heartbeats", "Heartbeats", nets.HEARTBEATS,
@@ -157,6 +157,6 @@ ROWS: tuple[Row, ...] = (
             Level("95%", Reduction(0.95), Lost(2.6), Lost(1.8), distil=OURS),
         ),
     ),
-    Row("ds-cnn", "Spoken digits of an unheard speaker, DS-CNN", nets.DS_CNN, _curve(0.5, 0.7, 0.8), steps=400),
-    Row("resnet", "MNIST, residual network", nets.RESNET, _curve(0.7, 0.8, 0.9, 0.95), steps=400, int8_tests=500),
+    Row("ds-cnn", "Spoken digits of an unheard speaker, DS-CNN", nets.DS_CNN, _curve(0.5, 0.7, 0.8), steps=200),
+    Row("resnet", "MNIST, residual network", nets.RESNET, _curve(0.7, 0.8, 0.9, 0.95), steps=200, int8_tests=500),
 )  # fmt: skip
