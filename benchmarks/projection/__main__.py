@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.projection.cells import measure
+from benchmarks.projection.cells import METHODS, finished, measure
 from benchmarks.projection.page import page
 from benchmarks.projection.rows import ROWS
 from benchmarks.projection.store import Store
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "docs" / "projection-results.md")
     parser.add_argument("--cache", type=Path, default=ROOT / "build" / "projection", help="folder of finished cells")
     parser.add_argument("--fresh", action="store_true", help="measure finished cells again (after a change of code)")
+    parser.add_argument("--finished", action="store_true", help="measure nothing: write what is finished")
     options = parser.parse_args()
     chosen = options.rows.split(",")
     unknown = [name for name in chosen if name not in names]
@@ -42,10 +43,16 @@ def main() -> None:
     def progress(line: str) -> None:
         print(f"[{time.monotonic() - start:6.0f} s] {line}", flush=True)
 
-    cells = measure(rows, options.seeds, Store(options.cache, options.fresh), progress)
-    everything = len(rows) == len(ROWS) and options.seeds == list(range(5))
+    store = Store(options.cache, options.fresh and not options.finished)
+    if options.finished:
+        cells = finished(rows, options.seeds, store)
+        rows = [row for row in rows if (row.name, row.levels[0].name, METHODS[0]) in cells]
+    else:
+        cells = measure(rows, options.seeds, store, progress)
+    everything = chosen == names and options.seeds == list(range(5))
     arguments = "" if everything else f" --rows {','.join(chosen)} --seeds {','.join(map(str, options.seeds))}"
-    options.out.write_text(page(rows, options.seeds, cells, f"make bench-projection{arguments}"), encoding="utf-8")
+    command = "make bench-projection" + (f' ARGUMENTS="{arguments[1:]}"' if arguments else "")
+    options.out.write_text(page(rows, cells, command), encoding="utf-8")
     print(options.out)
 
 

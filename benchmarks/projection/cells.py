@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,17 +60,21 @@ class Bench:
         self._row, self._seed, self._store = row, seed, store
         self._data: Data | None = None
         self._ready: tuple[nn.Module, projgen.NeuronPCA, float] | None = None
-        self._sizes: dict[str, float] = {}
         self._gathering = 0.0
 
     def cell(self, level: Level, method: str) -> Cell:
         """The cell, from disk if it was measured before."""
-        recipe = self._row.recipe(level, method, self._seed)
-        found = self._store.cell(recipe)
+        found = self.finished(level, method)
         if found is None:
-            measured = self._measure(level, method)
-            self._store.keep_cell(recipe, asdict(measured))
-            return measured
+            found = self._measure(level, method)
+            self._store.keep_cell(self._row.recipe(level, method, self._seed), asdict(found))
+        return found
+
+    def finished(self, level: Level, method: str) -> Cell | None:
+        """The cell if it was measured before."""
+        found = self._store.cell(self._row.recipe(level, method, self._seed))
+        if found is None:
+            return None
         int8 = {key: None if found[key] is None else Int8(**found[key]) for key in ("int8_closed", "int8_distilled")}
         return Cell(**{**found, **int8, "messages": tuple(found["messages"])})
 
@@ -151,19 +155,34 @@ def _nothing(model: nn.Module, data: Data) -> None:
 Progress = Callable[[str], None]
 
 
-def measure(
-    rows: list[Row], seeds: list[int], store: Store, progress: Progress
-) -> dict[tuple[str, str, str], list[Cell]]:
-    """All cells by (row, level, method), in the order of the seeds."""
-    found: dict[tuple[str, str, str], list[Cell]] = {}
+Cells = dict[tuple[str, str, str], dict[int, Cell]]
+
+
+def measure(rows: Sequence[Row], seeds: Sequence[int], store: Store, progress: Progress) -> Cells:
+    """All cells by (row, level, method), then by seed."""
+    found: Cells = {}
     for row in rows:
         for seed in seeds:
             bench = Bench(row, seed, store)
             for level in row.levels:
                 for method in METHODS:
                     cell = bench.cell(level, method)
-                    found.setdefault((row.name, level.name, method), []).append(cell)
+                    found.setdefault((row.name, level.name, method), {})[seed] = cell
                     progress(_line(row, level, method, seed, cell))
+    return found
+
+
+def finished(rows: Sequence[Row], seeds: Sequence[int], store: Store) -> Cells:
+    """The cells on disk, of the seeds for which a row has them all; a row without such a seed is left out."""
+    found: Cells = {}
+    for row in rows:
+        for seed in seeds:
+            bench = Bench(row, seed, store)
+            keys = [(level, method) for level in row.levels for method in METHODS]
+            cells = [bench.finished(level, method) for level, method in keys]
+            for (level, method), cell in zip(keys, cells, strict=True):
+                if cell is not None and None not in cells:
+                    found.setdefault((row.name, level.name, method), {})[seed] = cell
     return found
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.projection.cells import METHODS, PARTS, Cell
+from benchmarks.projection.cells import METHODS, PARTS, Cell, Cells
 from benchmarks.projection.rows import PcaRanks, Row
-from benchmarks.projection.verdicts import Cells, Spread, int8_lost, lost, verdicts
+from benchmarks.projection.verdicts import Spread, int8_lost, lost, verdicts
 
 INTRODUCTION = """\
 # Projection: results
 
-Written by `{command}`. Small networks, trained with seeds {seeds}, compressed by both methods to the same size:
+Written by `{command}`. Small networks, each trained with several seeds, compressed by both methods to the same size:
 `"output"` never keeps more learnables than its level allows. Statistics, choices and distillation see training inputs
 without labels; test sets are read for this page alone. **Points lost** are 100 · (accuracy of the seed's own dense
 network − accuracy after compression), mean ± standard deviation over the seeds. A limit holds when the mean less one
@@ -22,12 +22,12 @@ CPU time of one thread.
 """
 
 
-def page(rows: Sequence[Row], seeds: Sequence[int], cells: Cells, command: str) -> str:
+def page(rows: Sequence[Row], cells: Cells, command: str) -> str:
     """The page as Markdown."""
     found = verdicts(rows, cells)
     holding = sum(v.holds for v in found)
     lines = [
-        INTRODUCTION.format(command=command, seeds=", ".join(map(str, seeds))),
+        INTRODUCTION.format(command=command),
         "## Limits\n",
         f"{holding} of {len(found)} hold.\n",
         *_table(
@@ -45,10 +45,12 @@ def page(rows: Sequence[Row], seeds: Sequence[int], cells: Cells, command: str) 
 
 
 def _section(row: Row, cells: Cells) -> list[str]:
-    first = cells[row.name, row.levels[0].name, "output"]
+    by_seed = cells[row.name, row.levels[0].name, "output"]
+    first = list(by_seed.values())
     dense = Spread(tuple(cell.dense for cell in first))
     trained = any(level.distil for level in row.levels)
-    net = f"{row.net.text}, {first[0].dense_learnables:,} learnables. Dense accuracy {dense.text(4)}: {dense.each(4)}."
+    net = f"{row.net.text}, {first[0].dense_learnables:,} learnables. "
+    net += f"Seeds {', '.join(map(str, by_seed))}: dense accuracy {dense.text(4)} ({dense.each(4)})."
     lines = [f"## {row.title}\n", net]
     if any(isinstance(level.size, PcaRanks) for level in row.levels):
         lines.append('A rank stands for the size that `"pca"` has at it.')
@@ -56,7 +58,7 @@ def _section(row: Row, cells: Cells) -> list[str]:
         lines.append(f"Distilled for {row.steps} steps of {row.batch} observations.")
     lines.append("")
     body = [
-        _line(level.name, method, cells[row.name, level.name, method], method in level.distil)
+        _line(level.name, method, list(cells[row.name, level.name, method].values()), method in level.distil)
         for level in row.levels
         for method in METHODS
     ]
@@ -65,7 +67,7 @@ def _section(row: Row, cells: Cells) -> list[str]:
     width = len(head) + 1
     lines += _table((*head, "seconds"), ((*line[:-1], *[""] * (width - len(line)), line[-1]) for line in body))
     notes = sorted({f"{level.name}, `{method}`: {message}" for level in row.levels for method in METHODS
-                    for cell in cells[row.name, level.name, method] for message in cell.messages})  # fmt: skip
+                    for cell in cells[row.name, level.name, method].values() for message in cell.messages})  # fmt: skip
     lines += ["", *(f"- {note}" for note in notes), *[""] * bool(notes)]
     return lines
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from benchmarks.projection.cells import REFUSED, Cell
+from benchmarks.projection.cells import REFUSED, Cell, Cells
 from benchmarks.projection.rows import Level, Limit, Lost, Row
 
 _ROUNDING = 1e-9
-
-Cells = Mapping[tuple[str, str, str], Sequence[Cell]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,7 @@ def verdicts(rows: Sequence[Row], cells: Cells) -> list[Verdict]:
     found = []
     for row in rows:
         for level in row.levels:
-            ours, pca = (cells[row.name, level.name, method] for method in ("output", "pca"))
+            ours, pca = (list(cells[row.name, level.name, method].values()) for method in ("output", "pca"))
             for stage, limit in (("closed", level.closed), ("distilled", level.distilled)):
                 if limit is not None:
                     found.append(_limit(row, level, stage, limit, ours, pca))
