@@ -11,14 +11,15 @@ from benchmarks.projection.verdicts import Spread, int8_lost, lost, verdicts
 INTRODUCTION = """\
 # Projection: results
 
-Written by `{command}`. Small networks, each trained with several seeds, compressed by both methods to the same size:
-`"output"` never keeps more learnables than its level allows. Statistics, choices and distillation see training inputs
-without labels; test sets are read for this page alone. **Points lost** are 100 · (accuracy of the seed's own dense
-network − accuracy after compression), mean ± standard deviation over the seeds. A limit holds when the mean less one
-standard error does (accuracies: plus one). `closed` is without any gradient step, `distilled` after `projgen.distill`,
-which `"pca"` gets too where a figure stands. `int8` is the points that `projgen.quantize` loses against the float
-compressed network on the same test observations: int8 weights and activations, int16 between the factors. Seconds are
-CPU time of one thread.
+Written by `{command}`. Small networks, each trained with several seeds, compressed by both
+methods to the same size: `"output"` never keeps more learnables than its level allows. Statistics, choices and
+distillation see training inputs without labels; test sets are read for this page alone. **Points lost** are
+100 · (accuracy of the seed's own dense network − accuracy after compression), mean ± standard deviation over the seeds.
+A limit holds when the mean less one standard error does (accuracies: plus one). `closed` is without any gradient step,
+`distilled` after `projgen.distill`, which `"pca"` gets too where a figure stands. `int8` is the points that
+`projgen.quantize` loses against the float compressed network on the same test observations: int8 weights and
+activations, int16 between the factors. Seconds are CPU time of one thread. A row that names fewer than five seeds has
+not been measured with the others.
 """
 
 
@@ -66,9 +67,12 @@ def _section(row: Row, cells: Cells) -> list[str]:
     head += ["lost, distilled", "each seed", "int8"] if trained else []
     width = len(head) + 1
     lines += _table((*head, "seconds"), ((*line[:-1], *[""] * (width - len(line)), line[-1]) for line in body))
-    notes = sorted({f"{level.name}, `{method}`: {message}" for level in row.levels for method in METHODS
-                    for cell in cells[row.name, level.name, method].values() for message in cell.messages})  # fmt: skip
-    lines += ["", *(f"- {note}" for note in notes), *[""] * bool(notes)]
+    notes: dict[str, list[str]] = {}
+    for level in row.levels:
+        for method in METHODS:
+            for message in {m for cell in cells[row.name, level.name, method].values() for m in cell.messages}:
+                notes.setdefault(message, []).append(f"{level.name} `{method}`")
+    lines += ["", *(f"- {', '.join(where)}: {message}" for message, where in notes.items()), *[""] * bool(notes)]
     return lines
 
 

@@ -35,7 +35,9 @@ class Spread:
         return self.deviation / math.sqrt(len(self.values))
 
     def text(self, digits: int = 2) -> str:
-        """Mean ± standard deviation."""
+        """Mean ± standard deviation; one value alone has none."""
+        if len(self.values) == 1:
+            return f"{self.mean:.{digits}f}"
         return f"{self.mean:.{digits}f} ± {self.deviation:.{digits}f}"
 
     def each(self, digits: int = 2) -> str:

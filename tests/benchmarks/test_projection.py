@@ -65,11 +65,11 @@ def test_the_page_names_every_seed_the_limits_and_the_warnings() -> None:
     text = page(rows, cells, "make it")
     assert "Written by `make it`" in text and "Seeds 0, 3: dense" in text
     assert "| Small | 90% | closed | ≤ 1.0 | 3.00 ± 2.83 | 3.00 ± 2.83 | yes |" in text
-    assert "1.00 5.00" in text and "- 90%, `pca`: a warning" in text and "1,000 learnables" in text
+    assert "1.00 5.00" in text and "- 90% `pca`, 90% `output`: a warning" in text and "1,000 learnables" in text
 
 
 def test_one_value_has_no_deviation() -> None:
-    assert Spread((3.0,)).text() == "3.00 ± 0.00" and Spread((3.0,)).error == 0.0
+    assert Spread((3.0,)).text() == "3.00" and Spread((3.0,)).error == 0.0
 
 
 def test_a_row_is_measured_and_its_finished_cells_are_read_again(tmp_path: Path) -> None:
