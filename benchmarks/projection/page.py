@@ -19,7 +19,8 @@ A limit holds when the mean less one standard error does (accuracies: plus one).
 `distilled` after `projgen.distill`, which `"pca"` gets too where a figure stands. `int8` is the points that
 `projgen.quantize` loses against the float compressed network on the same test observations: int8 weights and
 activations, int16 between the factors. Seconds are CPU time of one thread. A row that names fewer than five seeds has
-not been measured with the others.
+not been measured with the others, and a network of `benchmarks/projection/rows.py` that is absent not at all. Finished
+cells are kept, so they may stem from different versions of the code; `ARGUMENTS=--fresh` measures all of them again.
 """
 
 
