@@ -316,7 +316,7 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
     if "h0" in node.inputs:
         fields["initial_hidden"] = TableRef("initial_hidden")
         tables.append(plain(graph, node, "h0", "initial_hidden", "int16", "[units], Q15"))
-    per_quad, per_half, around = (18, 9, 66.0) if wide else (21, 11, 74.0)
+    per_quad, per_half, around = (18, 9, 65.0) if wide else (21, 11, 73.0)
     products = sum(loop.instructions(per_quad, 3) + per_half * half for loop, half in zip(loops, halves, strict=True))
     blocks = -(-units // 2)
     operand = -(-(padded[0] + max(padded[1], 0 if h.low_rank else stride)) // 4) * 4
@@ -348,7 +348,7 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
         fields=fields,
         tables=tuple(tables),
         sources=("pg_activation.h", "pg_recurrent_dsp.h", "pg_gru_dsp.h"),
-        instructions=44.0 + extras.instructions + blocks * (around + products),
+        instructions=40.0 + extras.instructions + blocks * (around + products),
         blocks=(*extras.blocks, step),
         scratch_bytes=2 * (operand + widened),
         state_bytes=4 * stride,
