@@ -59,10 +59,17 @@ _PORTABLE: Final = {
     "pg_conv2d_residual.h": 1046,
     "pg_avg_pool2d.h": 582,
     "pg_max_pool2d.h": 420,
-    "pg_lstm.h": 1100,
-    "pg_gru.h": 1100,
 }
 _PORTABLE_OTHER: Final = 200
+# Portable recurrent kernels, by function, with the reset; beside them the table of tanh that all share.
+_RECURRENT: Final = {
+    "pg_lstm": 1156,
+    "pg_lstm_projected": 1888,
+    "pg_lstm_joint": 1452,
+    "pg_gru": 880,
+    "pg_gru_projected": 1520,
+}
+_TANH_POINTS: Final = 514
 # Templates of C that is there for whole maps and again for rows.
 _PER_FORM: Final = frozenset({"conv_dsp_call.h.j2", "conv_dsp_im2col.h.j2", "conv_mve_call.h.j2"})
 
@@ -90,5 +97,7 @@ def code_units(choice: KernelChoice, *, by_rows: bool = False) -> dict[str, floa
     units |= {source: float(_IN_SOURCE[source]) for source in choice.sources if source in _IN_SOURCE}
     if not choice.blocks:
         size = _PORTABLE.get(choice.sources[-1], _PORTABLE_OTHER) if choice.sources else 0
-        units[choice.row_function if by_rows else choice.function] = float(size)
+        units[choice.row_function if by_rows else choice.function] = float(_RECURRENT.get(choice.function, size))
+        if choice.function in _RECURRENT:
+            units["pg_tanh_points"] = float(_TANH_POINTS)
     return units

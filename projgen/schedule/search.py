@@ -17,8 +17,8 @@ from projgen.schedule.choose import candidates, cost
 from projgen.schedule.lower import Overrides, lower
 from projgen.schedule.order import ordered
 from projgen.schedule.plan import demand, lower_bound, plan
-from projgen.schedule.records import Call, Kind, Lowered, Schedule, row_scratch_bytes
-from projgen.schedule.share import pick
+from projgen.schedule.records import Call, Kind, Lowered, Phase, Schedule, row_scratch_bytes
+from projgen.schedule.share import STEPS, pick
 from projgen.schedule.verify import verify
 from projgen.targets import Target
 
@@ -82,10 +82,12 @@ class _Search:
 
     def __init__(self, graph: Graph, target: Target, options: CompileOptions) -> None:
         self.graph, self.target, self.options = graph, target, options
-        alone = {c.node.name: c.choice for s in lower(graph, target, options).segments for c in s.calls}
+        lowered = lower(graph, target, options).segments
+        alone = {c.node.name: c.choice for s in lowered for c in s.calls}
+        times = {c.node.name: s.repeats * (STEPS if s.phase is Phase.STEP else 1) for s in lowered for c in s.calls}
         nodes = [n for n in graph.nodes if n.name in alone]
         self.able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
-        chosen = pick(self.able, alone, options.optimise, target.flash_bytes)
+        chosen = pick(self.able, alone, options.optimise, target.flash_bytes, times)
         self.start = self._planned(self._trial(Overrides(chosen)))
         self.limit = _DEARER * self.start.cost
         self.rows = {n.name: self._row_choice(chosen[n.name], self.able[n.name]) for n in nodes}

@@ -21,6 +21,7 @@ _HALVINGS: Final = 12  # of the price's range
 _MARGIN: Final = 1.1
 _A_LAYER: Final = 90.0  # bytes of its parameters and its call
 _A_MODEL: Final = 60.0  # of the interface
+STEPS: Final = 16  # that count for a sequence of any length
 SHARE_A_BYTE: Final = 1 / 150_000  # of all instructions that a byte of code is worth where flash is not favoured
 
 Chosen = dict[str, KernelChoice]
@@ -34,6 +35,7 @@ class _Search:
     code_price: float
     table_price: float
     chosen: Chosen
+    calls: Mapping[str, int]
     users: Counter[str] = field(default_factory=Counter)  # choices that use each unit
     units: dict[int, dict[str, float]] = field(default_factory=dict)  # of each candidate, by its identity
 
@@ -46,14 +48,17 @@ class _Search:
     def of(self, choice: KernelChoice) -> dict[str, float]:
         return self.units[id(choice)]
 
-    def alone(self, choice: KernelChoice) -> float:
+    def alone(self, name: str, choice: KernelChoice) -> float:
         """Cost beside code."""
-        return choice.instructions + self.table_price * table_bytes(choice)
+        return self.calls.get(name, 1) * choice.instructions + self.table_price * table_bytes(choice)
 
-    def marginal(self, choice: KernelChoice, free: frozenset[str] = frozenset()) -> float:
+    def marginal(self, name: str, choice: KernelChoice, free: frozenset[str] = frozenset()) -> float:
         """Cost of adding a choice to what is there; ``free`` units cost nothing."""
         code = sum(size for unit, size in self.of(choice).items() if not self.users[unit] and unit not in free)
-        return self.alone(choice) + self.code_price * code
+        return self.alone(name, choice) + self.code_price * code
+
+    def cheapest(self, name: str, choices: Sequence[KernelChoice], free: frozenset[str]) -> KernelChoice:
+        return min(choices, key=lambda c: self.marginal(name, c, free))
 
     def remove(self, name: str) -> None:
         self.users.subtract(self.of(self.chosen[name]).keys())
@@ -66,7 +71,7 @@ class _Search:
         units: dict[str, float] = {}
         for choice in self.chosen.values():
             units |= self.of(choice)
-        return sum(map(self.alone, self.chosen.values())) + self.code_price * sum(units.values())
+        return sum(self.alone(*item) for item in self.chosen.items()) + self.code_price * sum(units.values())
 
     def attempt(self, names: Sequence[str], banned: str = "", free: frozenset[str] = frozenset()) -> bool:
         """Choose ``names`` anew one after the other; kept if the whole is better."""
@@ -75,7 +80,7 @@ class _Search:
             self.remove(name)
         for name in names:
             fitting = [c for c in self.able[name] if banned not in self.of(c)] if banned else self.able[name]
-            self.add(name, min(fitting or [kept[name]], key=lambda c: self.marginal(c, free)))
+            self.add(name, self.cheapest(name, fitting or [kept[name]], free))
         if self.total() < before * (1 - 1e-9):
             return True
         for name in names:
@@ -104,6 +109,7 @@ def pick(
     first: Mapping[str, KernelChoice],
     optimise: Optimise,
     limit: float = float("inf"),
+    calls: Mapping[str, int] | None = None,
 ) -> Chosen:
     """The kernel of every node, code counted once.
 
@@ -113,32 +119,36 @@ def pick(
         limit: bytes of flash. Where the choice needs more, tables cost as well: encodings that save the fewest
             instructions a byte go first, until it fits, and what room is left is filled again; or, where nothing
             fits, every byte is saved that ``flash`` would save.
+        calls: how often a node runs in one inference, where more than once.
     """
-    spent = sum(c.instructions for c in first.values())
+    calls = calls or {}
+    spent = sum(calls.get(name, 1) * c.instructions for name, c in first.items())
     dear = float(INSTRUCTIONS_A_BYTE)
     if optimise == "flash":
-        return _settled(able, first, dear, dear)
+        return _settled(able, first, calls, dear, dear)
     cheap = SHARE_A_BYTE * spent
-    chosen = _settled(able, first, cheap, 0.0)
+    chosen = _settled(able, first, calls, cheap, 0.0)
     if flash(chosen) <= limit:
         return chosen
     low, high = cheap / 64, max(dear, cheap)
-    best = _settled(able, first, high, high)
+    best = _settled(able, first, calls, high, high)
     for _ in range(_HALVINGS if flash(best) <= limit else 0):
         price = math.sqrt(low * high)
-        found = _settled(able, first, max(price, cheap), price)
+        found = _settled(able, first, calls, max(price, cheap), price)
         if flash(found) <= limit:
             best, high = found, price
         else:
             low = price
-    return _filled(able, best, limit)
+    return _filled(able, best, limit, calls)
 
 
-def _filled(able: Mapping[str, Sequence[KernelChoice]], chosen: Chosen, limit: float) -> Chosen:
+def _filled(
+    able: Mapping[str, Sequence[KernelChoice]], chosen: Chosen, limit: float, calls: Mapping[str, int]
+) -> Chosen:
     """The kernels that save most instructions in the room that is left, one node after the other."""
     while True:
         gains = [
-            (chosen[name].instructions - choice.instructions, name, choice)
+            (calls.get(name, 1) * (chosen[name].instructions - choice.instructions), name, choice)
             for name, choices in able.items()
             for choice in choices
             if choice.instructions < chosen[name].instructions and flash({**chosen, name: choice}) <= limit
@@ -161,9 +171,10 @@ def flash(chosen: Mapping[str, KernelChoice]) -> float:
 def _settled(
     able: Mapping[str, Sequence[KernelChoice]],
     first: Mapping[str, KernelChoice],
+    calls: Mapping[str, int],
     code_price: float,
     table_price: float,
 ) -> Chosen:
-    search = _Search(able, code_price, table_price, dict(first))
+    search = _Search(able, code_price, table_price, dict(first), calls)
     search.settle()
     return search.chosen
