@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from projgen.arrays import check_lengths, pick_inputs, read_arrays
 from projgen.errors import InputError, InputTypeError, MismatchError, ToolMissingError
 from projgen.harness.build import Compiler, Image, build_image
 from projgen.harness.manifest import read_model
@@ -291,27 +292,18 @@ def _like(many: bool, outputs: list[Outputs]) -> Outputs | list[Outputs]:
 
 def _read(path: Path, graph: Graph) -> Any:
     """Inputs from a file: arrays by name or in order; with ``lengths``, a list of sequences in the file's order."""
-    if not path.is_file():
-        raise InputError(f"data file {path} does not exist", "an .npz or .npy file", "the inputs")
-    try:
-        found = np.load(path, allow_pickle=False)
-        arrays = {k: found[k] for k in found.files} if hasattr(found, "files") else {"": np.asarray(found)}
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} can't be read: {error}", "arrays, no pickle", "the inputs") from error
-    lengths = arrays.pop("lengths", None)
-    names = [p.name for p in graph.inputs]
-    if not all(n in arrays for n in names):
-        rest = [k for k in arrays if k not in ("labels", "label", "y", "targets", "target")]
-        if len(rest) != len(names):
-            raise InputError(f"{path} holds {', '.join(arrays) or 'nothing'}", ", ".join(names), "the inputs")
-        arrays = dict(zip(names, (arrays[k] for k in rest), strict=True))
-    columns = [arrays[n] for n in names]
+    where = "the inputs"
+    found = read_arrays(path, where)
+    arrays = {"": found} if isinstance(found, np.ndarray) else found
+    columns, _, lengths = pick_inputs(arrays, [p.name for p in graph.inputs], where)
+    timed = [graph.type(p.value).has_time for p in graph.inputs]
     if lengths is None:
         return tuple(columns)
-    timed = [graph.type(p.value).has_time for p in graph.inputs]
-    if len(lengths) != len(columns[0]) or not any(timed):
-        raise InputError(f"{len(lengths)} lengths in {path}", "one per sequence of a model over time", "the inputs")
+    if not any(timed):
+        raise InputError(f"'lengths' in {path.name!r}", "inputs alone: this model has no time axis", where)
+    padded = columns[timed.index(True)]
+    real = check_lengths(lengths, len(padded), padded.shape[1] if padded.ndim > 1 else 0, where)
     return [
         tuple(x[i : i + 1, : int(n)] if t else x[i : i + 1] for x, t in zip(columns, timed, strict=True))
-        for i, n in enumerate(lengths)
+        for i, n in enumerate(real)
     ]

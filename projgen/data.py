@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from projgen.arrays import check_lengths, pick_inputs, read_arrays
 from projgen.errors import InputError, InputTypeError, ProjgenError
 from projgen.importers.spec import input_specs
 
@@ -32,7 +32,6 @@ FORMS = (
     "a DataLoader or another iterable of batches, an array or tensor, a tuple of arrays X1..XN, "
     "a mapping of arrays, or the path of an .npz or .npy file"
 )
-LABELS = ("labels", "label", "y", "targets", "target")
 WHERE = "data"
 
 
@@ -121,11 +120,11 @@ def as_batches(data: Any, model: nn.Module | None = None, *, batch_size: int = 6
         return data
     layout = InputLayout() if model is None else input_layout(model)
     if isinstance(data, str | Path):
-        data = _read(Path(data))
+        data = read_arrays(Path(data), WHERE)
     if isinstance(data, np.ndarray | Tensor):
         data = (data,)
     if isinstance(data, Mapping):
-        return _from_arrays(*_by_name(data, layout), layout, batch_size)
+        return _from_arrays(*pick_inputs(data, layout.names, WHERE), layout, batch_size)
     if isinstance(data, tuple):
         if not data or not all(isinstance(x, np.ndarray | Tensor) for x in data):
             raise InputTypeError(f"a tuple of {_kinds(data)}", f"a tuple of arrays or tensors; or {FORMS}", WHERE)
@@ -188,52 +187,6 @@ def place(batch: tuple[Tensor, ...], model: nn.Module, device: torch.device) -> 
 
 def _kinds(values: Iterable[Any]) -> str:
     return ", ".join(sorted({type(value).__name__ for value in values})) or "nothing"
-
-
-def _read(path: Path) -> Mapping[str, np.ndarray] | np.ndarray:
-    if path.suffix.lower() not in {".npz", ".npy"}:
-        raise InputError(f"data file {path.name!r}", "a file ending in .npz or .npy", WHERE)
-    if not path.is_file():
-        raise InputError(f"data file {str(path)!r} was not found", "an existing .npz or .npy file", WHERE)
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
-    except ValueError as error:
-        if "pickle" not in str(error).lower() and "object" not in str(error).lower():
-            raise InputError(
-                f"data file {path.name!r} can't be read: {error}", "a whole .npz or .npy", WHERE
-            ) from error
-        raise InputError(
-            f"data file {path.name!r} holds pickled (object) arrays, which are never loaded",
-            "arrays of numbers; for sequences of several lengths a padded array plus 'lengths'",
-            WHERE,
-        ) from error
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"data file {path.name!r} can't be read: {error}", "a whole .npz or .npy", WHERE) from error
-
-
-def _by_name(arrays: Mapping[str, Any], layout: InputLayout) -> tuple[tuple[Any, ...], Any | None, Any | None]:
-    """(inputs, labels, lengths) of a mapping: inputs by name, else in order."""
-    lengths = arrays.get("lengths")
-    inputs = {name: value for name, value in arrays.items() if name not in {"labels", "lengths"}}
-    labels = arrays.get("labels")
-    if layout.names and all(name in inputs for name in layout.names):
-        return tuple(inputs[name] for name in layout.names), labels, lengths
-    if layout.names and len(inputs) > len(layout.names):
-        extra = [name for name in inputs if name.lower() in LABELS]
-        labels = inputs[extra[0]] if labels is None and extra else labels
-        inputs = {name: value for name, value in inputs.items() if name not in extra}
-    if not inputs or (layout.names and len(inputs) != len(layout.names)):
-        raise InputError(
-            f"arrays named {', '.join(repr(name) for name in arrays) or 'nothing'}",
-            f"one array per model input ({', '.join(layout.names) or 'at least one'}), by name or in order, "
-            "and optionally 'labels' and 'lengths'",
-            WHERE,
-        )
-    return tuple(inputs.values()), labels, lengths
 
 
 def _pick(values: Sequence[Any], layout: InputLayout, what: str) -> tuple[Any, ...]:
@@ -306,15 +259,9 @@ def _equal_lengths(
 ) -> list[tuple[np.ndarray, int | None]]:
     """Observation indices grouped by length, ascending, at most batch_size together."""
     axis = layout.time_axis or 1
-    if lengths.ndim != 1 or len(lengths) != padded.shape[0] or lengths.dtype.kind not in "iu":
-        raise InputError(
-            f"'lengths' of shape {lengths.shape} and type {lengths.dtype}",
-            f"one whole number per observation ({padded.shape[0]})",
-            WHERE,
-        )
-    if padded.dim() <= axis or lengths.min() < 1 or lengths.max() > padded.shape[axis]:
-        top = padded.shape[axis] if padded.dim() > axis else "no time axis"
-        raise InputError(f"'lengths' from {lengths.min()} to {lengths.max()}", f"1 to {top}", WHERE)
+    if padded.dim() <= axis:
+        raise InputError(f"'lengths' beside arrays of shape {tuple(padded.shape)}", "padded sequences", WHERE)
+    lengths = check_lengths(lengths, padded.shape[0], padded.shape[axis], WHERE)
     groups: list[tuple[np.ndarray, int | None]] = []
     for steps in np.unique(lengths):
         members = np.flatnonzero(lengths == steps)
@@ -345,7 +292,7 @@ def _from_iterable(data: Iterable[Any], layout: InputLayout) -> Batches:
 def _inputs_of(batch: Any, layout: InputLayout, index: int) -> tuple[Tensor, ...]:
     what = f"batch {index}"
     if isinstance(batch, Mapping):
-        values, _, _ = _by_name(batch, layout)
+        values, _, _ = pick_inputs(batch, layout.names, WHERE)
     elif isinstance(batch, list | tuple) and batch and not all(np.isscalar(x) for x in batch):
         nested = batch[0] if isinstance(batch[0], list | tuple) and len(layout.names) != 1 else None
         values = _pick(batch if nested is None else nested, layout, what)

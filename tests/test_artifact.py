@@ -81,14 +81,28 @@ def test_files(lstm: Artifact, tmp_path: Path) -> None:
         np.testing.assert_array_equal(y, lstm.quantized(padded[i : i + 1, : lengths[i]]))
     np.save(tmp_path / "x.npy", padded)
     np.testing.assert_array_equal(lstm.run(str(tmp_path / "x.npy")), lstm.quantized(padded))
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="was not found"):
         lstm.run(tmp_path / "none.npz")
     np.savez(tmp_path / "pickled.npz", x=np.array([{}], dtype=object))
-    with pytest.raises(InputError, match=r"can't be read.*no pickle"):
+    with pytest.raises(InputError, match="never loaded"):
         lstm.run(tmp_path / "pickled.npz")
     np.savez(tmp_path / "two.npz", a=padded, b=padded)
-    with pytest.raises(InputError, match=r"two.npz holds a, b. Allowed: x"):
+    with pytest.raises(InputError, match=r"arrays named 'a', 'b'. Allowed: one array per model input \(x\)"):
         lstm.run(tmp_path / "two.npz")
+    for lengths, text in (
+        ([9, 2], "one whole number per observation"),
+        ([9, 2, 5, 10], "from 2 to 10"),
+        ([0] * 4, "1 to 9"),
+    ):
+        np.savez(tmp_path / "lengths.npz", x=padded, lengths=np.array(lengths))
+        with pytest.raises(InputError, match=f"'lengths' .*{text}"):
+            lstm.run(tmp_path / "lengths.npz")
+
+
+def test_lengths_for_a_model_without_time(conv: Artifact, tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 1, 10, 10), np.float32), lengths=np.array([1, 2]))
+    with pytest.raises(InputError, match="no time axis"):
+        conv.run(tmp_path / "x.npz")
 
 
 def test_inputs_that_do_not_fit(conv: Artifact) -> None:

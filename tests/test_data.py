@@ -218,6 +218,19 @@ def test_wrong_lengths_are_refused(lengths: np.ndarray, text: str) -> None:
         as_batches({"x": X, "lengths": lengths})
 
 
+def test_names_of_which_only_some_are_inputs_are_refused() -> None:
+    class Two(nn.Module):
+        def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+            return first - second
+
+    with pytest.raises(
+        InputError, match=r"'second', 'other'. Allowed: one array per model input \(first, second\), all by"
+    ):
+        as_batches({"second": X, "other": 2 * X}, Two())
+    (batch,) = as_batches({"a": X, "b": 2 * X}, Two())
+    torch.testing.assert_close(2 * batch[0], batch[1])
+
+
 def test_pickled_and_broken_files_are_refused_by_name(tmp_path: Path) -> None:
     objects = np.array([np.zeros(2), np.zeros(3)], dtype=object)
     np.savez(tmp_path / "objects.npz", x=objects)
@@ -229,7 +242,11 @@ def test_pickled_and_broken_files_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:300])
     (tmp_path / "text.npy").write_text("no array")
     (tmp_path / "empty.npy").write_bytes(b"")
-    for name in ("cut.npz", "text.npy", "empty.npy"):
+    np.savez_compressed(tmp_path / "deflated.npz", x=np.arange(4000.0))
+    whole = bytearray((tmp_path / "deflated.npz").read_bytes())
+    whole[200:1200] = bytes(1000)
+    (tmp_path / "deflated.npz").write_bytes(whole)
+    for name in ("cut.npz", "text.npy", "empty.npy", "deflated.npz"):
         with pytest.raises(InputError, match=rf"data file '{name}' "):
             as_batches(tmp_path / name)
 

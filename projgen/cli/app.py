@@ -75,12 +75,14 @@ def compress(
 ) -> None:
     """Project the model's layers and save the smaller model."""
     from projgen.budget import Budget
+    from projgen.cli.arrays import check_parent
     from projgen.data import load_data
     from projgen.export import save
     from projgen.models import load_module
 
     if out.suffix not in (".onnx", ".pt2"):
         raise InputError(f"output {out} has the ending {out.suffix!r}", ".onnx or .pt2", "-o")
+    check_parent(out, "-o")
     allowed = None if budget is None else Budget.parse(budget, target)
     projected = _project(
         load_module(model),
@@ -147,6 +149,13 @@ def compile_command(
     from projgen.targets import load_target
 
     # What is wrong should not cost a calibration first.
+    without_goal = explained_variance is None and learnables_reduction is None and ranks is None and budget is None
+    if without_goal and (layers is not None or method is not Method.OUTPUT):
+        raise InputError(
+            f"{'--layers' if layers is not None else '--method'} without a goal: nothing would be compressed",
+            "--explained-variance, --learnables-reduction, --ranks or --budget beside it",
+            "the options",
+        )
     machine = load_target(target)
     allowed = None if budget is None else Budget.parse(budget, target, optimise.value)
     CompileOptions.checked(name, backend.value, kernels.value, optimise.value, cmsis_nn)
@@ -154,7 +163,7 @@ def compile_command(
     classes = None if labels is None else load_labels(labels)
     batches = load_data(data)
     source: Any
-    if explained_variance is None and learnables_reduction is None and ranks is None and budget is None:
+    if without_goal:
         source = load_model(model)
     else:
         limit = "auto" if limit is None else limit
@@ -194,8 +203,9 @@ def compile_command(
         if m["removed_channels"]:
             lost = ", ".join(f"{r['layer']} {r['removed']} of {r['total']}" for r in m["removed_channels"])
             typer.echo(f"removed channels that are constant or unread, no output changes: {lost}")
+        macs = f"{m['macs']} MACs{' a step' if m['interface']['kind'] == 'sequence' else ''}"
         typer.echo(
-            f"wrote {out}: {m['learnables']} learnables, {m['macs']} MACs, weights {m['weight_bytes']} B, "
+            f"wrote {out}: {m['learnables']} learnables, {macs}, weights {m['weight_bytes']} B, "
             f"arena {m['arena_bytes']} B (with input {m['arena_with_input_bytes']} B; in use at once "
             f"{m['arena_lower_bound']} B)"
         )
@@ -247,13 +257,15 @@ def run_command(
 ) -> None:
     """Build, run on the (emulated) target, check against the simulator and save the outputs."""
     from projgen.artifact import Artifact
-    from projgen.cli.arrays import save_outputs
+    from projgen.cli.arrays import check_parent, save_outputs
 
     if out.suffix != ".npz":
         raise InputError(f"output {out} has the ending {out.suffix!r}", ".npz", "-o")
+    check_parent(out, "-o")
     artifact = Artifact.open(folder, target=target, cmsis_nn=cmsis_nn)
     artifact.build()
-    save_outputs(out, artifact, inputs)
+    count = save_outputs(out, artifact, inputs)
+    typer.echo(f"wrote {out}: {count} inferences on {artifact.target.name}, every byte the simulator's")
 
 
 @app.command()
@@ -276,9 +288,11 @@ def bench(
     side by side.
     """
     from projgen.artifact import Artifact
-    from projgen.cli.arrays import load_labels
+    from projgen.cli.arrays import check_parent, load_labels
     from projgen.cli.tables import print_comparison, print_measurement
 
+    if json_out is not None:
+        check_parent(json_out, "--json")
     if labels is not None and inputs is None:
         raise InputError("--labels without --inputs", "the inputs that the labels belong to", "--inputs")
     figures = []
@@ -290,11 +304,11 @@ def bench(
         other = None if compare is None else Artifact.open(compare, target=artifact.target, cmsis_nn=cmsis_nn)
         measurement = artifact.measure(inputs, labels=classes)
         figures.append(json.loads(measurement.to_json()))
-        if other is None:
+        if other is None or compare is None:
             print_measurement(measurement)
         else:
             beside = other.measure(inputs, labels=classes)
-            print_comparison(measurement, beside)
+            print_comparison(measurement, beside, headings(folder, compare, measurement.model, beside.model))
             figures.append(json.loads(beside.to_json()))
     if json_out is not None:
         _write_text(json_out, json.dumps(figures, indent=1) + "\n")
@@ -327,6 +341,11 @@ def doctor() -> None:
     from projgen.harness.doctor import check
 
     raise typer.Exit(print_doctor(check()))
+
+
+def headings(folder: Path, compare: Path, ours: str, other: str) -> tuple[str, str]:
+    """What two builds are called: the models' names, or the folders where those are the same."""
+    return (ours, other) if ours != other else (str(folder), str(compare))
 
 
 def _write_text(path: Path, text: str) -> None:

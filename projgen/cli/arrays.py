@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from projgen.arrays import read_arrays
 from projgen.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,25 +21,31 @@ def load_labels(path: Path) -> npt.NDArray[np.int64]:
     """Class numbers (N,) from a ``.npy`` file.
 
     Raises:
-        InputError: no such file, pickled objects, or not a vector of integers.
+        InputError: no such file, a damaged one, pickled objects, or not a vector of integers.
     """
-    if not path.is_file():
-        raise InputError(f"label file {path} does not exist", "a .npy file of class numbers", "--labels")
-    try:
-        labels = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(
-            f"{path} can't be read: {error}", "a .npy file of class numbers, no pickle", "--labels"
-        ) from error
+    labels = read_arrays(path, "--labels")
+    if not isinstance(labels, np.ndarray):
+        raise InputError(f"{path} holds arrays named {', '.join(labels)}", "a .npy file of class numbers", "--labels")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{path} holds {labels.dtype} of shape {labels.shape}", "integers of shape (N,)", "--labels")
     return np.asarray(labels, np.int64)
 
 
-def save_outputs(path: Path, artifact: Artifact, inputs: Path) -> None:
+def check_parent(path: Path, where: str) -> None:
+    """Refuse an output file before the work, where its folder is missing or it is a folder itself."""
+    if not path.parent.is_dir():
+        raise InputError(f"can't write {path}: there is no folder {path.parent}", "an existing folder", where)
+    if path.is_dir():
+        raise InputError(f"can't write {path}: it is a folder", "a file name", where)
+
+
+def save_outputs(path: Path, artifact: Artifact, inputs: Path) -> int:
     """Run the inputs of a file, compare with the simulator, and write one array per output to ``path``.
 
     Per-step outputs of sequences of several lengths are padded with zeros; ``lengths`` stands beside them.
+
+    Returns:
+        How many inferences there were.
     """
     found = artifact.verify(inputs)
     batches = [b if isinstance(b, tuple) else (b,) for b in (found if isinstance(found, list) else [found])]
@@ -53,6 +60,7 @@ def save_outputs(path: Path, artifact: Artifact, inputs: Path) -> None:
             )
             arrays["lengths"] = np.repeat(steps, [len(a) for a in parts])
     _write_npz(path, arrays)
+    return sum(len(parts[0]) for parts in batches)
 
 
 def _write_npz(path: Path, arrays: dict[str, Any]) -> None:

@@ -80,18 +80,18 @@ def print_measurement(m: Measurement) -> None:
         out.print(f"accuracy {m.accuracy:.4f}", highlight=False)
 
 
-def print_comparison(ours: Measurement, other: Measurement) -> None:
+def print_comparison(ours: Measurement, other: Measurement, headings: tuple[str, str]) -> None:
     """Two builds measured in one run on one target: layer beside layer, then the totals, each with its ratio.
 
     Layers are matched by name; one that only one build has stands alone.
     """
     out = console()
-    table = Table(title=f"{ours.target}: {ours.model} beside {other.model}")
+    table = Table(title=f"{ours.target}: {headings[0]} beside {headings[1]}")
     table.add_column("")
     table.add_column("kernel")
-    table.add_column(ours.model, justify="right")
+    table.add_column(headings[0], justify="right")
     table.add_column("kernel")
-    table.add_column(other.model, justify="right")
+    table.add_column(headings[1], justify="right")
     table.add_column("ratio", justify="right")
     there = {layer.name: layer for layer in other.layers}
     here = {layer.name: layer for layer in ours.layers}

@@ -141,7 +141,7 @@ def _labelled(model: nn.Module, batches: Batches, labels: Any, inputs: Any) -> t
         raise InputError(f"{len(values)} labels for {counts} observations", "one per observation", "labels")
     if source.lengths is not None:  # such data comes by length
         values = values[np.argsort(source.lengths, kind="stable")]
-    accuracy(model, model, [tuple(x[:2] for x in test[0])], values[:2])
+    accuracy(model, model, [tuple(x[:2] for x in test[0])], values)
     return test, values
 
 

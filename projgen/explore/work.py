@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from projgen.arrays import check_classes
 from projgen.data import as_batches, place, run_model
 from projgen.errors import InputError
 from projgen.explore.levels import DENSE, Level
@@ -119,7 +120,7 @@ def accuracy(original: nn.Module, model: nn.Module, test: Arrays, labels: np.nda
     """Share of the inputs whose largest output is the label's.
 
     Raises:
-        InputError: the model's output is no table of scores (N, classes).
+        InputError: the model's output is no table of scores (N, classes), or labels beyond its classes.
     """
     device, right, start = _device(original), 0, 0
     with evaluating(model), torch.no_grad():
@@ -128,6 +129,7 @@ def accuracy(original: nn.Module, model: nn.Module, test: Arrays, labels: np.nda
             scores = run_model(model, batch, index)
             if not isinstance(scores, Tensor) or scores.dim() != 2 or scores.shape[1] < 2:
                 raise InputError("labels for a model whose output is no table of scores", "(N, classes)", "labels")
+            check_classes(labels, scores.shape[1], "labels")
             wanted = torch.from_numpy(labels[start : start + len(scores)]).to(scores.device)
             right += int((scores.argmax(1) == wanted).sum())
             start += len(scores)

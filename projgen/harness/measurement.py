@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from projgen.arrays import check_classes
 from projgen.errors import InputError
 from projgen.harness.build import Compiler, Image, Options, build_image, find_library
 from projgen.harness.counting import CONTROL, Counts, count_image
@@ -171,11 +172,13 @@ def accuracy(results: Sequence[Result], labels: ArrayLike) -> float:
     """Share of records whose first output (of its last step) is largest at the label.
 
     Raises:
-        InputError: not one label per record.
+        InputError: not one label per record, or one that is no class of the model.
     """
     wanted = np.asarray(labels).ravel()
     if len(wanted) != len(results):
-        raise InputError(f"{len(wanted)} labels for {len(results)} records", "one per record", "the labels")
+        raise InputError(f"{len(wanted)} labels for {len(results)} inputs", "one label per input", "labels (--labels)")
+    if results:
+        check_classes(wanted, np.atleast_2d(results[0].outputs[0]).shape[-1], "labels (--labels)")
     found = [np.atleast_2d(result.outputs[0])[-1].argmax() for result in results]
     return float(np.mean(np.asarray(found) == wanted))
 

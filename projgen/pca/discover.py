@@ -94,6 +94,12 @@ def owned_copy(model: nn.Module) -> nn.Module:
 def as_module(model: nn.Module | str | Path) -> nn.Module:
     """A model as a module; a path is loaded as ONNX."""
     if isinstance(model, str | Path):
+        if str(model).lower().endswith(".pt2"):
+            raise InputError(
+                f"{str(model)!r}: the layers of a .pt2 file are no modules any more",
+                "an nn.Module or the path of an .onnx file",
+                "model",
+            )
         from projgen import load_onnx
 
         loaded: nn.Module = load_onnx(model)
@@ -103,6 +109,21 @@ def as_module(model: nn.Module | str | Path) -> nn.Module:
             f"a model of type {type(model).__name__}", "a torch.nn.Module or the path of an ONNX file", "model"
         )
     return model
+
+
+def as_device(device: torch.device | str | None, model: nn.Module) -> torch.device:
+    """The device asked for; by default that of the model's parameters.
+
+    Raises:
+        InputError: torch knows no such device.
+    """
+    if device is None:
+        first = next(model.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device {device!r}", "a torch device, e.g. 'cpu' or 'cuda:0'", "device") from error
 
 
 def find_layers(model: nn.Module) -> list[Layer]:

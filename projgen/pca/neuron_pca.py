@@ -16,7 +16,7 @@ from projgen.data import as_batches
 from projgen.errors import InputError
 from projgen.pca.collect import Collected, LayerStats, collect
 from projgen.pca.counting import count_learnables, dense_cost, smallest_cost
-from projgen.pca.discover import Kind, Layer, as_module, choose_layers, owned_copy, weight_digest
+from projgen.pca.discover import Kind, Layer, as_device, as_module, choose_layers, owned_copy, weight_digest
 from projgen.pca.moments import MomentSummary, spectrum
 from projgen.progress import Reporter
 
@@ -61,8 +61,7 @@ class NeuronPCA:
         batches = as_batches(data, module)
         own = owned_copy(module).eval().requires_grad_(False)
         digest, learnables = weight_digest(own), count_learnables(module)
-        first = next((p for p in module.parameters()), None)
-        place = torch.device(device if device is not None else (first.device if first is not None else "cpu"))
+        place = as_device(device, module)
         reporter.step(f"Gathering moments of {len(layers)} layers" + (" and curvature" * curvature))
         stream = reporter.track(batches, "neuron PCA", batches.length)
         weights = {x.name: _linear_map(own, x) for x in layers if x.kind is Kind.LINEAR}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from projgen.data import as_batches, input_layout, place, run_model
 from projgen.errors import InputError
-from projgen.pca.discover import owned_copy
+from projgen.pca.discover import as_device, owned_copy
 from projgen.pca.outputs import OutputScale
 from projgen.progress import Reporter
 from projgen.projection.factors import KEPT_UNITS
@@ -63,8 +63,7 @@ def distill(
     reporter = Reporter(verbosity)
     _check(epochs, steps, batch_size, learning_rate)
     layout = input_layout(teacher)
-    first = next((p for p in student.parameters()), None)
-    target = torch.device(device if device is not None else (first.device if first is not None else "cpu"))
+    target = as_device(device, student)
     batches = as_batches(data, teacher)
     samples = [split(place(batch, teacher, target), layout) for batch in batches]
     pool = Pool([sample for group in samples for sample in group], layout, batch_size)

@@ -126,7 +126,9 @@ def given_ranks(layers: list[Layer], ranks: Mapping[str, Any]) -> dict[str, Choi
         matches = [x for x in layers if fnmatch.fnmatchcase(x.name, str(pattern)) or x.module_name == pattern]
         if not matches:
             names = ", ".join(layer.name for layer in layers)
-            raise InputError(f"ranks for {pattern!r}, which is no projectable layer", f"one of {names}", "ranks")
+            raise InputError(
+                f"ranks for {pattern!r}, which is none of the layers to project", f"one of {names}", "ranks"
+            )
         for layer in matches:
             chosen[layer.name] = _checked(layer, value)
     return chosen

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from projgen.arrays import check_classes
 from projgen.errors import InputError, Int8LossError
 from projgen.ir.graph import Array, Graph
 from projgen.quant.probe import Probe, Sample
@@ -131,7 +132,7 @@ def measure_loss(
         labels: class number of every place in the stream that the samples come from; None without.
         limit: on the measure that is used; "auto": 0.005 of accuracy, 0.02 of the decisions, 0.2 of error.
     Raises:
-        InputError: labels for a model without one vector of class scores.
+        InputError: labels for a model without one vector of class scores, or beyond its classes.
     """
     probe = Probe(graph, samples)
     got = probe.run(quantised)
@@ -167,6 +168,7 @@ def _accuracy(graph: Graph, probe: Probe, outputs: Sequence[tuple[Array, ...]], 
             "one vector of class scores per input",
             "labels (--labels)",
         )
+    check_classes(labels, outputs[0][0].shape[-1], "labels (--labels)")
     right = [
         int((y[0].argmax(-1) == labels[[s.index for s in group]]).sum())
         for y, group in zip(outputs, probe.groups, strict=True)

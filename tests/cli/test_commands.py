@@ -60,6 +60,7 @@ def test_compress_then_compile_run_bench_report(projgen, small: Path, tmp_path: 
     assert expected == {p.name for p in folder.iterdir()}
     result = projgen("run", folder, "--inputs", small / "data.npz", "-o", tmp_path / "y.npz")
     assert result.code == 0, result.err
+    assert "64 inferences on host, every byte the simulator's" in result.out
     with np.load(tmp_path / "y.npz", allow_pickle=False) as archive:
         (y,) = archive.values()
     labels = np.load(small / "labels.npy")
@@ -123,6 +124,14 @@ def test_bench_puts_two_builds_side_by_side(projgen, small: Path, tmp_path: Path
     assert f"{ours['instructions'] / other['instructions']:.3f}" in result.out
     for layer in (*ours["layers"], *other["layers"]):
         assert f"{layer['instructions']:,d}" in result.out
+
+
+def test_two_builds_of_one_name_are_told_apart_by_their_folders() -> None:
+    from projgen.cli.app import headings
+
+    one, two = Path("a"), Path("b")
+    assert headings(one, two, "kws", "kws") == ("a", "b")
+    assert headings(one, two, "kws", "dense") == ("kws", "dense")
 
 
 def test_bench_against_a_folder_that_is_none(projgen, small: Path, tmp_path: Path) -> None:

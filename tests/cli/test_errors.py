@@ -170,6 +170,44 @@ def test_model_attribute_that_does_not_exist(projgen, small: Path, tmp_path: Pat
     refused(result, 2, "NoSuchNet", "module:attribute")
 
 
+@pytest.mark.parametrize("option", [["--layers", "0"], ["--method", "pca"]])
+def test_how_to_compress_without_a_goal(projgen, small: Path, tmp_path: Path, option: list[str]) -> None:
+    result = projgen(*compile_to(tmp_path / "out", small / "net.onnx", small / "data.npz"), *option)
+    refused(result, 2, f"{option[0]} without a goal", "--learnables-reduction")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def compiled(projgen, small: Path, tmp_path: Path) -> Path:
+    done = projgen(*compile_to(tmp_path / "compiled", small / "net.onnx", small / "data.npz"))
+    assert done.code == 0, done.err
+    return tmp_path / "compiled"
+
+
+def test_an_output_without_a_folder_costs_no_work(projgen, small: Path, compiled: Path, tmp_path: Path) -> None:
+    nowhere, data = tmp_path / "nowhere", small / "data.npz"
+    for result, option in (
+        (projgen("compress", small / "net.onnx", "--data", data, "--ranks", "0=2", "-o", nowhere / "x.onnx"), "-o"),
+        (projgen("run", compiled, "--inputs", data, "-o", nowhere / "y.npz"), "-o"),
+        (projgen("bench", compiled, "--json", nowhere / "f.json"), "--json"),
+    ):
+        refused(result, 2, f"there is no folder {nowhere}", f"Change it in: {option}")
+        assert not result.out
+    assert not (compiled / "build").exists()
+
+
+def test_broken_inputs_and_labels(projgen, small: Path, compiled: Path, tmp_path: Path) -> None:
+    data = small / "data.npz"
+    (tmp_path / "cut.npz").write_bytes(data.read_bytes()[:1000])
+    result = projgen("run", compiled, "--inputs", tmp_path / "cut.npz", "-o", tmp_path / "y.npz")
+    refused(result, 2, "cut.npz", "can't be read", "a whole .npz or .npy")
+    refused(projgen("bench", compiled, "--inputs", data, "--labels", data), 2, "arrays named x", "--labels")
+    np.save(tmp_path / "from_one.npy", np.load(small / "labels.npy") + 1)
+    result = projgen("bench", compiled, "--inputs", data, "--labels", tmp_path / "from_one.npy")
+    refused(result, 2, "for 4 classes", "0 to 3", "--labels")
+    assert not (tmp_path / "y.npz").exists()
+
+
 def test_an_internal_fault_exits_one(small: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import projgen.driver\n"

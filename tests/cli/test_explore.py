@@ -32,7 +32,7 @@ def test_explore_writes_models_table_and_plot_and_resumes(projgen, small: Path, 
     [
         (["--levels", "half"], "levels 'half'"),
         (["--levels", "0.5,1.5"], "level 1.5"),
-        (["--levels", "0.5", "--labels", "none.npy"], "none.npy does not exist"),
+        (["--levels", "0.5", "--labels", "none.npy"], "none.npy' was not found"),
         (["--levels", "0.5", "--jobs", "0"], "jobs=0"),
         (["--levels", "0.5", "--method", "best"], "--method"),
     ],

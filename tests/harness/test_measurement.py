@@ -91,7 +91,7 @@ def test_accuracy_from_labels(pair) -> None:
     assert measure(pair, target, INPUTS, labels).accuracy == 1.0
     wrong = [labels[0], (labels[1] + 1) % 64, labels[2]]
     assert measure(pair, target, INPUTS, wrong).accuracy == pytest.approx(2 / 3)
-    with pytest.raises(InputError, match=r"2 labels for 3 records\. Allowed: one per record"):
+    with pytest.raises(InputError, match=r"2 labels for 3 inputs\. Allowed: one label per input"):
         measure(pair, target, INPUTS, labels[:2])
 
 

@@ -33,7 +33,11 @@ def setup() -> tuple[nn.Module, projgen.NeuronPCA]:
         ({"learnables_reduction_goal": float("nan")}, InputError, r"learnables_reduction_goal=nan"),
         ({"learnables_reduction_goal": "half"}, InputTypeError, r"learnables_reduction_goal='half'"),
         ({"ranks": [3]}, InputTypeError, r"ranks of type list\. Allowed: a dict"),
-        ({"ranks": {"9": 3}}, InputError, r"ranks for '9', which is no projectable layer\. Allowed: one of 0, 2"),
+        (
+            {"ranks": {"9": 3}},
+            InputError,
+            r"ranks for '9', which is none of the layers to project\. Allowed: one of 0, 2",
+        ),
         ({"ranks": {"0": 31}}, InputError, r"rank 31 for layer '0'\. Allowed: 1 to 20"),
         ({"ranks": {"0": 0}}, InputError, r"rank 0 for layer '0'\. Allowed: 1 to 20"),
         ({"ranks": {"0": 2.5}}, InputTypeError, r"rank 2\.5 for layer '0'\. Allowed: whole numbers or None"),
@@ -47,6 +51,16 @@ def test_bad_arguments(
 ) -> None:
     with pytest.raises(kind, match=text):
         projgen.compress(*setup, **{"verbosity": "off", **options})
+
+
+def test_a_device_that_does_not_exist(setup: tuple[nn.Module, projgen.NeuronPCA]) -> None:
+    with pytest.raises(InputError, match=r"device 'tpu9'\. Allowed: a torch device, .*Change it in: device"):
+        projgen.NeuronPCA(setup[0], torch.randn(20, 20), device="tpu9", verbosity="off")
+
+
+def test_a_pt2_file_is_no_model_to_project() -> None:
+    with pytest.raises(InputError, match=r"'net\.pt2': the layers .* are no modules any more.*an \.onnx file"):
+        projgen.compress("net.pt2", torch.randn(20, 20))
 
 
 def test_arguments_that_do_not_exist_are_a_type_error(setup: tuple[nn.Module, projgen.NeuronPCA]) -> None:
