@@ -37,7 +37,7 @@ def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
         portable,
         kernel="avg_pool2d_dsp",
         function=function,
-        sources=("pg_pool_dsp.h",),
+        sources=("pg_avg_pool2d.h", "pg_pool_dsp.h"),
         blocks=(Block("avg_pool_dsp.h.j2", function, parameters),),
         instructions=octets * (seen.pixels * per_octet + 4 * seen.rows + 9 * seen.taps) + 47 * seen.pixels + 50,
     )
@@ -67,7 +67,7 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
         portable,
         kernel="max_pool2d_dsp",
         function=function,
-        sources=("pg_pool_dsp.h",),
+        sources=("pg_max_pool2d.h",),
         blocks=(Block("max_pool_dsp.h.j2", function, tuple(parameters.items())),),
         instructions=quads * (seen.inside * (3 * rows * columns + 1) + by_pixels)
         + 32 * seen.pixels

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT-0
  *
- * Parameters of the poolings for cores with DSP instructions.
+ * Parameters of the mean over windows for cores with DSP instructions.
  */
 #ifndef PG_POOL_DSP_H
 #define PG_POOL_DSP_H
 
-#include "pg_avg_pool2d.h"
-#include "pg_max_pool2d.h"
+#include "projgen_runtime.h"
 
 /* One window of eight channels. */
 typedef struct {
