@@ -33,14 +33,15 @@ def gather(rows: int, row_bytes: int) -> int:
     return rows * (2 * moves + 1)
 
 
-def linear_rows(quads: int, outputs: int, *, packed: bool, shift: bool, clamped: bool) -> int:
+def linear_rows(quads: int, outputs: int, *, packed: bool, looped: bool, shift: bool, clamped: bool) -> int:
     """The block of one vector through the weights, packed in pairs or not: four outputs at a time, then pairs."""
-    four = (14 if packed else 19) * quads + 2 * -(-quads // 8) + (23 if packed else 19)
+    four = (14 if packed else 19) * quads + (23 if packed else 19)
+    four += 2 * quads - 1 if looped else 2 * -(-quads // 8)
     four += (4 if shift else 0) + (21 if clamped else 0)
     pair = (10 * quads + 17 if packed else 12 * quads + 15) + (2 if shift else 0) + (11 if clamped else 0)
     fours, left = divmod(outputs, 4)
     pairs = -(-left // 2)
-    return 26 + (2 if clamped else 0) + fours * four + pairs * pair - (3 if left % 2 else 0)
+    return (18 if looped else 26) + (2 if clamped else 0) + fours * four + pairs * pair - (3 if left % 2 else 0)
 
 
 def matrix_block(

@@ -86,7 +86,12 @@ def _readable_in_place(graph: Graph, node: Node, inputs: int) -> bool:
     return inputs % 4 == 0 and producer is not None and producer.op in ("linear", "conv2d")
 
 
-def _dsp(graph: Graph, node: Node, _target: Target) -> KernelChoice:
+def _dsp_looped(graph: Graph, node: Node, target: Target) -> KernelChoice:
+    """The same with less code, for a layer that is a small part of its network."""
+    return _dsp(graph, node, target, looped=True)
+
+
+def _dsp(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice:
     x, y = graph.arg(node, "x").type, graph.type(node.output)
     w, b = graph.data(node, "w"), graph.data(node, "b")
     packed = largest_accumulator(w, b, peak(graph, node.inputs["x"])) < LIMIT
@@ -96,19 +101,19 @@ def _dsp(graph: Graph, node: Node, _target: Target) -> KernelChoice:
     wide = x.dtype is DType.INT16
     in_place = wide and _readable_in_place(graph, node, inputs)
     clamped = (requant.low, requant.high) != (y.dtype.low, y.dtype.high)
-    variant = "" if packed else "plain_"
+    variant = ("" if packed else "plain_") + ("looped_" if looped else "")
     variant += f"{SUFFIX[y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
     block = f"pg_linear_dsp_rows_{variant}"
     function = f"pg_linear_dsp_{SUFFIX[x.dtype]}{'_in_place' if in_place else ''}_{variant}"
     layout = PairStream(outputs, inputs, NATURAL if wide else WIDENED, packed)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     quads = layout.quads
-    per_row = linear_rows(quads, outputs, packed=packed, shift=requant.shift > 0, clamped=clamped)
+    per_row = linear_rows(quads, outputs, packed=packed, looped=looped, shift=requant.shift > 0, clamped=clamped)
     filled = 0 if in_place else 2 * inputs + 20 if wide else widen(inputs)
     weights = "weight pairs 256 a + b" if packed else "weights"
     ctypes = {DType.INT8: "int8_t", DType.INT16: "int16_t"}
     return KernelChoice(
-        kernel="linear_dsp",
+        kernel="linear_dsp_looped" if looped else "linear_dsp",
         function=function,
         struct="pg_linear_dsp_params",
         fields={
@@ -130,6 +135,7 @@ def _dsp(graph: Graph, node: Node, _target: Target) -> KernelChoice:
                 (
                     ("function", block),
                     ("packed", int(packed)),
+                    ("looped", int(looped)),
                     ("wide", int(y.dtype is DType.INT16)),
                     ("shift", requant.shift),
                     ("clamped", int(clamped)),
@@ -209,5 +215,6 @@ def _mve(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
 KERNELS = (
     KernelDef("linear_portable", "linear", frozenset(), _portable),
     KernelDef("linear_dsp", "linear", frozenset({"dsp"}), _dsp),
+    KernelDef("linear_dsp_looped", "linear", frozenset({"dsp"}), _dsp_looped),
     KernelDef("linear_mve", "linear", frozenset({"mve"}), _mve),
 )

@@ -21,7 +21,7 @@ from projgen.targets import load_target
 from tests.kernels import draws
 from tests.kernels.rig import TRAPS, Library, cases
 
-FAST = [("cortex-m4", "linear_dsp"), ("cortex-m55", "linear_mve")]
+FAST = [("cortex-m4", "linear_dsp"), ("cortex-m4", "linear_dsp_looped"), ("cortex-m55", "linear_mve")]
 
 
 def choice(made: Sample, target: str, name: str) -> KernelChoice | None:
