@@ -68,13 +68,15 @@ def compress(
     learnables_reduction: ReductionOpt = None,
     ranks: RanksOpt = None,
     budget: BudgetOpt = None,
-    target: Annotated[str, typer.Option("--target", "-t", help="of the budget: a name, or ./board.toml")] = "cortex-m4",
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "-t", help="of the budget: a name, or ./board.toml; default: cortex-m4"),
+    ] = None,
     method: MethodOpt = Method.OUTPUT,
     layers: LayersOpt = None,
     verbosity: VerbosityOpt = Verbosity.SUMMARY,
 ) -> None:
     """Project the model's layers and save the smaller model."""
-    from projgen.budget import Budget
     from projgen.cli.arrays import check_parent
     from projgen.data import load_data
     from projgen.export import save
@@ -83,7 +85,9 @@ def compress(
     if out.suffix not in (".onnx", ".pt2"):
         raise InputError(f"output {out} has the ending {out.suffix!r}", ".onnx or .pt2", "-o")
     check_parent(out, "-o")
-    allowed = None if budget is None else Budget.parse(budget, target)
+    if target is not None and budget is None:
+        raise InputError("--target without a budget: it would change nothing", "--budget beside it", "--target")
+    allowed = None if budget is None else _budget(budget, target, Optimise.SPEED)
     projected = _project(
         load_module(model),
         load_data(data),
@@ -139,7 +143,6 @@ def compile_command(
     verbosity: VerbosityOpt = Verbosity.SUMMARY,
 ) -> None:
     """Go the whole way from a float model to C, with projection when a goal is given."""
-    from projgen.budget import Budget
     from projgen.cli.arrays import load_labels
     from projgen.data import load_data
     from projgen.driver import compile as run
@@ -157,7 +160,7 @@ def compile_command(
             "the options",
         )
     machine = load_target(target)
-    allowed = None if budget is None else Budget.parse(budget, target, optimise.value)
+    allowed = None if budget is None else _budget(budget, target, optimise)
     CompileOptions.checked(name, backend.value, kernels.value, optimise.value, cmsis_nn)
     limit = None if int8_limit is None else check_limit(int8_limit)
     classes = None if labels is None else load_labels(labels)
@@ -209,6 +212,21 @@ def compile_command(
             f"arena {m['arena_bytes']} B (with input {m['arena_with_input_bytes']} B; in use at once "
             f"{m['arena_lower_bound']} B)"
         )
+
+
+def _budget(text: str, target: str | None, optimise: Optimise) -> Budget:
+    """The budget of a command line; where it and the command both name a target, they name the same one."""
+    from projgen.budget import Budget
+    from projgen.targets import load_target
+
+    allowed = Budget.parse(text, target or "cortex-m4", optimise.value)
+    if target is not None and (wanted := load_target(target).name) != allowed.machine.name:
+        raise InputError(
+            f"--target {wanted} and a budget for {allowed.machine.name}",
+            "one target",
+            "--target, or target= in --budget",
+        )
+    return allowed
 
 
 def _project(

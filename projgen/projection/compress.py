@@ -300,10 +300,14 @@ def _warn_small(pca: NeuronPCA, layers: list[Layer]) -> None:
 def _report(reporter: Reporter, info: CompressionInfo) -> None:
     names = ", ".join(f'"{name}"' for name in info.layer_names) or "none"
     reporter.step(info)
-    reporter.summary(
+    text = (
         f"Compressed network has {info.learnables_reduction:.1%} fewer learnable parameters.\n"
         f"Projection compressed {len(info.layer_names)} layers: {names}"
     )
+    narrowed = [f'"{x.name}" {x.units[0]} -> {x.units[1]}' for x in info.layers if x.units[0] != x.units[1]]
+    if narrowed:
+        text += f"\nUnits or channels left of {len(narrowed)} layers: {', '.join(narrowed)}"
+    reporter.summary(text)
 
 
 def _kind(layer: Layer) -> str:

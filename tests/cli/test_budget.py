@@ -23,3 +23,13 @@ def test_compress(projgen: Callable[..., Result], small: Path, tmp_path: Path) -
     both = projgen(*common, "--budget", "flash=9KiB", "--ranks", "node_linear=2")
     assert both.code == 2
     assert "given together" in both.err
+
+
+def test_target_and_budget_agree(projgen: Callable[..., Result], small: Path, tmp_path: Path) -> None:
+    common = ("compress", small / "net.onnx", "--data", small / "data.npz", "-o", tmp_path / "x.onnx")
+    alone = projgen(*common, "--ranks", "node_linear=2", "--target", "cortex-m7")
+    assert alone.code == 2 and "--target without a budget" in alone.err
+    for command in (common, ("compile", *common[1:-1], tmp_path / "out")):
+        two = projgen(*command, "--budget", "flash=64KiB,target=cortex-m7", "--target", "cortex-m4")
+        assert two.code == 2 and "--target cortex-m4 and a budget for cortex-m7" in " ".join(two.err.split())
+    assert not list(tmp_path.iterdir())

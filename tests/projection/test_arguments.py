@@ -90,6 +90,17 @@ def test_no_ranks_leaves_a_layer_or_a_projector_out() -> None:
     assert not hasattr(projected[2].network, "input_projector")
 
 
+def test_the_summary_names_layers_that_lost_units(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    with torch.no_grad():
+        model[0].weight[8:], model[0].bias[8:] = model[0].weight[:8], model[0].bias[:8]
+    _, info = projgen.compress(model, torch.randn(200, 6), learnables_reduction_goal=0.45, prune=True)
+    before, after = info.layers[0].units
+    assert after < before
+    assert f'Units or channels left of 1 layers: "0" {before} -> {after}\n' in capsys.readouterr().out
+
+
 def test_verbosity(setup: tuple[nn.Module, projgen.NeuronPCA], capsys: pytest.CaptureFixture[str]) -> None:
     def printed(level: str) -> str:
         projgen.compress(*setup, ranks={"0": 3}, verbosity=level)
