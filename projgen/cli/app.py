@@ -19,6 +19,7 @@ from projgen.cli.options import (
     Method,
     MethodOpt,
     ModelArg,
+    ModuleArg,
     Optimise,
     RanksOpt,
     ReductionOpt,
@@ -49,7 +50,7 @@ TargetOpt = Annotated[str | None, typer.Option("--target", "-t", help="a name fr
 
 
 @app.command()
-def analyze(model: ModelArg, data: DataOpt) -> None:
+def analyze(model: ModuleArg, data: DataOpt) -> None:
     """Tell which layers can be compressed, and how far."""
     from projgen.data import load_data
     from projgen.models import load_module
@@ -61,7 +62,7 @@ def analyze(model: ModelArg, data: DataOpt) -> None:
 
 @app.command()
 def compress(
-    model: ModelArg,
+    model: ModuleArg,
     data: DataOpt,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="OUT.onnx or OUT.pt2")],
     explained_variance: VarianceOpt = None,

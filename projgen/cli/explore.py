@@ -12,7 +12,7 @@ from projgen.cli.options import (
     DataOpt,
     LayersOpt,
     Method,
-    ModelArg,
+    ModuleArg,
     Verbosity,
     VerbosityOpt,
     parse_layers,
@@ -32,7 +32,7 @@ class Ending(StrEnum):
 
 
 def explore(
-    model: ModelArg,
+    model: ModuleArg,
     data: DataOpt,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="folder to write; finished levels stay")],
     levels: Annotated[

@@ -41,7 +41,8 @@ class Optimise(StrEnum):
     FLASH = "flash"
 
 
-ModelArg = Annotated[str, typer.Argument(metavar="MODEL", help="x.onnx, x.pt2 (compile only) or module:attribute")]
+ModelArg = Annotated[str, typer.Argument(metavar="MODEL", help="x.onnx, x.pt2 or module:attribute")]
+ModuleArg = Annotated[str, typer.Argument(metavar="MODEL", help="x.onnx or module:attribute")]
 DataOpt = Annotated[str, typer.Option("--data", "-d", metavar="D", help="inputs: x.npz, x.npy or module:attribute")]
 VerbosityOpt = Annotated[Verbosity, typer.Option("--verbosity", help="how much is told on the way")]
 VarianceOpt = Annotated[
