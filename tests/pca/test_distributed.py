@@ -33,6 +33,7 @@ def member(rank: int, folder: str) -> None:
         model, batches = setup()
         pca = NeuronPCA(model, batches[rank::2], process_group=distributed.group.WORLD, verbosity="off")
         pca.save(Path(folder) / f"{rank}.npz")
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
 

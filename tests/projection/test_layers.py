@@ -38,7 +38,7 @@ def dense_of(projected: Recurrent) -> nn.LSTM | nn.GRU:
         projected.input_size, projected.hidden_size, projected.num_layers, batch_first=projected.batch_first,
         bidirectional=projected.bidirectional, bias=projected.bias,
     )  # fmt: skip
-    flat = [value.detach() for value in projected._weights()]
+    flat = [value.detach() for value in projected.dense_weights()]
     names = [name for names in dense._all_weights for name in names]
     dense.load_state_dict(dict(zip(names, flat, strict=True)))
     return dense
