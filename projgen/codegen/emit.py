@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import PurePosixPath
 
 import jinja2
@@ -37,7 +36,6 @@ class BuildPlan:
         return state.hexdigest()
 
 
-@cache
 def _templates() -> jinja2.Environment:
     """The environment of the files: a step of a program can be asked whether it is a layer."""
     made = environment()

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from projgen import ops, resources
-from projgen.codegen import emit
 from projgen.harness.toolchain import HarnessError
+from projgen.kernels import render
 from projgen.kernels.conv_dsp_layouts import MatrixStream
 from projgen.kernels.layouts import Plain, TapMajor
 from projgen.kernels.packed import PairStream, VectorStream
@@ -60,7 +60,7 @@ BLOCKS = (
     ("rows of int16 weights of a factor", M4, "lstm", FACTOR4, 'row("r3", v, "r9")', 'row("r3", v, "r8")'),
     ("shift of x", M4, "lstm", LSTM4, "and not joint else x_shift", "or 1 else x_shift"),
     ("three last values of x", M4, "lstm", DSP, "ldrsb r12, [r0, #2]", "ldrsb r12, [r0, #1]"),
-    ("last unit of an odd number", M4, "gru", GRU4, 'line("strbne r5, [r4], #1")', 'line("addne r4, r4, #1")'),
+    ("last unit of an odd number", M4, "gru", GRU4, 'line("strbne r5, [r0], #1")', 'line("addne r0, r0, #1")'),
     ("joint: place of the hidden state", M4, "lstm", LSTM4, "hidden = wide + {{ x_width }}", "hidden = wide + 2"),
     ("gate order: z for r", M4, "gru", GRU4, "smulwt r6, r6, r2", "smulwt r6, r6, r3"),
     ("reset product doubled", M4, "gru", GRU4, "add r6, r2, r6, lsl #1", "add r6, r2, r6"),
@@ -92,8 +92,8 @@ BLOCKS = (
         M55,
         "lstm",
         MVE,
-        'vshl.i32 q1, q1, #%d" % shift',
-        'vshl.i32 q1, q1, #%d" % (shift + 1)',
+        'vshl.i32 q1, q1, #%d" % shift)',
+        'vshl.i32 q1, q1, #%d" % (shift + 1))',
     ),
     ("reset product floored", M55, "gru", GRU55, "vmulh.s32 q0, q5, q0", "vrmulh.s32 q0, q5, q0"),
     ("rounding of the state", M55, "gru", GRU55, "vrshrnb.i32 q2", "vshrnb.i32 q2"),
@@ -159,11 +159,17 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         assert good in text, f"{template} has no {good!r}"
         (copy / template).write_text(text.replace(good, bad))
         monkeypatch.setattr(resources, "templates", lambda: copy)
-        emit.environment.cache_clear()
+        forget()
 
     yield change
     monkeypatch.undo()
-    emit.environment.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    """Templates are read anew."""
+    render.environment.cache_clear()
+    render.render_block.cache_clear()
 
 
 @cache
