@@ -116,7 +116,7 @@ def _pad(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         },
         tables=(),
         sources=("pg_pad.h",),
-        instructions=loop(target, y.elements, 0.85) + loop(target, math.prod(out[:-1]), 105.0) + unaligned + 63.0,
+        instructions=loop(target, y.elements, 0.85) + 90.0 * math.prod(out[:-1]) + unaligned + 63.0,
     )
 
 
