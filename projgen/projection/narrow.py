@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from projgen.pca.discover import Layer, find_layers, owned_copy
 from projgen.progress import Clock, Reporter
 from projgen.projection.allocate import allocations
 from projgen.projection.factors import Array
-from projgen.projection.measure import OutputError, samples_of
+from projgen.projection.measure import OutputError, evaluating, samples_of
 from projgen.projection.merge import Ranking, narrowed, narrowed_stats, rank_units
 from projgen.projection.predict import Predictor, Weighting
 from projgen.projection.ranks import Choice
@@ -165,6 +166,7 @@ def forecasts(
     if prune is False:
         return found
     rankings = unit_rankings(teacher, stats, {layer.module_name for layer in layers}, groups)
+    rankings = _runnable(teacher, rankings, _export_example(teacher, example))
     for fraction, equal, kept, model, here in _fractions(teacher, layers, rankings):
         narrow = narrowed_stats(stats, here, kept)
         rows = {name: chosen for r, chosen in kept for name in r.group.producers}
@@ -173,6 +175,29 @@ def forecasts(
         work = Predictor(model, narrow, here, readers)
         found.append(Forecast(start, kept, work, count_learnables(model), lost, readers, equal))
     return found
+
+
+def _runnable(teacher: nn.Module, rankings: list[Ranking], example: tuple[Tensor, ...]) -> list[Ranking]:
+    """The groups without which the network still runs: a reshape may hold a number of channels as a constant."""
+
+    def runs(chosen: list[Ranking]) -> bool:
+        small = narrowed(teacher, [(r, np.sort(r.order[:-1])) for r in chosen if len(r.order) > 1])
+        with evaluating(teacher), evaluating(small), torch.no_grad():
+            wanted = teacher(*example)
+            try:
+                found = small(*example)
+            except RuntimeError:
+                return False
+        pairs = zip(_outputs(found), _outputs(wanted), strict=True)
+        return all(a.shape == b.shape for a, b in pairs)
+
+    return rankings if runs(rankings) else [r for r in rankings if runs([r])]
+
+
+def _outputs(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    return [y for part in value for y in _outputs(part)] if isinstance(value, tuple | list) else []
 
 
 def reachable(found: list[Forecast], goal: float, *, prune: bool | str) -> tuple[int, list[Forecast]]:
