@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from projgen.budget.record import Budget
-from projgen.data import Batches, as_batches
+from projgen.data import Batches, as_batches, place
 from projgen.errors import InputError, InputTypeError
 from projgen.pca.attention import joined_attention
 from projgen.pca.counting import count_learnables, dense_cost
@@ -101,7 +101,8 @@ def compress(
     found: list[Forecast] = []
     if method == "output" and sized:
         with clock.stage("selection"):
-            found = forecasts(own, layers, pca.collected.layers, _example(pca, here), prune=prune, clock=clock)
+            example = _example(pca, own, here)
+            found = forecasts(own, layers, pca.collected.layers, example, prune=prune, clock=clock)
     work: PcaWork | Predictor
     with clock.stage("ranks"):
         if found:
@@ -212,9 +213,9 @@ def _device(model: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
-def _example(pca: NeuronPCA, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Inputs of the shapes that the data had, to trace the model with."""
-    return tuple(torch.zeros(shape, device=device) for shape in pca.collected.input_shapes)
+def _example(pca: NeuronPCA, model: nn.Module, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Inputs of the shapes that the data had, in the model's floating type, to trace the model with."""
+    return place(tuple(torch.zeros(shape) for shape in pca.collected.input_shapes), model, device)
 
 
 def _layer_info(before: Layer, layer: Layer, choice: Choice, work: PcaWork | Predictor) -> LayerInfo:

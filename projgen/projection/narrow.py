@@ -191,7 +191,7 @@ def _runnable(teacher: nn.Module, rankings: list[Ranking], example: tuple[Tensor
         pairs = zip(_outputs(found), _outputs(wanted), strict=True)
         return all(a.shape == b.shape for a, b in pairs)
 
-    return rankings if runs(rankings) else [r for r in rankings if runs([r])]
+    return rankings if not rankings or runs(rankings) else [r for r in rankings if runs([r])]
 
 
 def _outputs(value: Any) -> list[Tensor]:
