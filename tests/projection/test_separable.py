@@ -179,9 +179,9 @@ class Blurred(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        torch.manual_seed(3)
         self.conv = nn.Conv2d(6, 16, 5, padding=2)
         self.fc = nn.Linear(16 * 16, 5)
-        torch.manual_seed(3)
         with torch.no_grad():
             rows, columns = torch.randn(5, 6, 5), torch.randn(16, 5, 5)
             self.conv.weight.copy_(torch.einsum("orx,rcy->ocyx", columns, rows) * 0.2)
