@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import jinja2
 
 from projgen.codegen.program import CLayer, CProgram
+from projgen.codegen.reach import identifiers, reached
 from projgen.kernels.render import environment
 
 
@@ -53,20 +54,27 @@ _FILES = {
     "CMakeLists.txt": "CMakeLists.txt.j2",
 }
 
+_KERNELS = "{name}_kernels.h"
+
 
 def file_names(name: str) -> list[str]:
     """Names of the files that templates make for a model of this name."""
     return [pattern.format(name=name) for pattern in _FILES]
 
 
+def _render(template: str, program: CProgram) -> str:
+    return _templates().get_template(template).render(p=program)
+
+
 def emit(program: CProgram, extra: dict[str, bytes]) -> BuildPlan:
-    """All files of a program.
+    """All files of a program; of the kernels only what the model reaches.
 
     Args:
         extra: files made elsewhere (the manifest and the quantised model).
     """
     files = dict(extra)
-    for pattern, template in _FILES.items():
-        text = _templates().get_template(template).render(p=program)
-        files[pattern.format(name=program.name)] = text.encode()
+    texts = {pattern: _render(template, program) for pattern, template in _FILES.items() if pattern != _KERNELS}
+    sources, blocks = reached((program.sources, program.blocks), identifiers("".join(texts.values())))
+    texts[_KERNELS] = _render(_FILES[_KERNELS], replace(program, sources=sources, blocks=blocks))
+    files |= {pattern.format(name=program.name): text.encode() for pattern, text in texts.items()}
     return BuildPlan(tuple(sorted(files.items())))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -60,12 +61,15 @@ def test_the_quantised_model_travels_unchanged() -> None:
     assert plan["conv.qmodel"] == (GOLDEN / "conv.qmodel").read_bytes()
 
 
-def test_kernels_are_the_runtime_sources_without_their_includes() -> None:
+def test_kernels_are_what_is_reached_of_the_runtime_sources_word_for_word() -> None:
     text = generate(QuantizedModel.load(GOLDEN / "lstm.qmodel"), load_target("host"), CompileOptions("lstm"))[
         "lstm_kernels.h"
     ].decode()
     header = (runtime_c() / "include" / RUNTIME_HEADER).read_text()
-    assert header in text
+    functions = re.findall(r"(?:^/\*(?:(?!\*/).)*\*/\n)^PG_\w+ [^\n]*\{$.*?^\}$", header, re.DOTALL | re.MULTILINE)
+    kept = [function for function in functions if function in text]
+    assert len(functions) > len(kept) > 4
+    assert "pg_requantise(int32_t acc" in "".join(kept) and "pg_fill_sides" not in text
     assert '#include "' not in text
     order = [text.index(f"---- {n} ----") for n in (RUNTIME_HEADER, "pg_recurrent.h", "pg_lstm.h")]
     assert order == sorted(order)
