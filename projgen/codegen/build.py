@@ -24,6 +24,7 @@ from projgen.codegen.program import (
     CTable,
     CVectors,
 )
+from projgen.codegen.structs import read_structs
 from projgen.ir.graph import Graph, Port
 from projgen.ir.types import Quant
 from projgen.kernels.record import Block
@@ -47,10 +48,11 @@ def build_program(
         vectors: test vectors (``vectors.test_vectors``).
     """
     graph, plan = schedule.graph, schedule.plan
-    namer = Namer(schedule, options.name)
     segments = schedule.segments
-    layers = {s.index: layer(namer, s) for s in segments if s.kind is not Kind.COPY}
     choices = [c.choice for s in segments for c in s.calls]
+    sources = _sources(s for c in choices for s in c.sources)
+    namer = Namer(schedule, options.name, read_structs(text for _, text in sources))
+    layers = {s.index: layer(namer, s) for s in segments if s.kind is not Kind.COPY}
     return CProgram(
         name=options.name,
         macro=options.name.upper(),
@@ -79,7 +81,7 @@ def build_program(
         step=_body(namer, layers, Phase.STEP),
         tail=_body(namer, layers, Phase.TAIL),
         resets=tuple(_resets(schedule, layers)),
-        sources=_sources(s for c in choices for s in c.sources),
+        sources=sources,
         blocks=_blocks((b for c in choices for b in c.blocks), render),
         macs=sum(macs(graph, n) for n in graph.nodes),
         weight_bytes=schedule.weight_bytes,

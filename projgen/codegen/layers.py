@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from projgen import ops
 from projgen.codegen.names import CTYPES, comment, describe, identifier
 from projgen.codegen.program import CArg, CCall, CField, CLayer, CPad, CRing, CStage, CTable, LayerKind
+from projgen.codegen.structs import Structs, member_lines
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.record import Field, KernelChoice, Table, TableRef
+from projgen.kernels.record import KernelChoice, Table, TableRef
 from projgen.schedule.plan import pad_name, ring_name, scratch_name
 from projgen.schedule.records import Call, Kind, Ring, Schedule, Segment, row_scratch_bytes
 
@@ -33,6 +33,7 @@ class Namer:
 
     schedule: Schedule
     prefix: str
+    structs: Structs = field(default_factory=dict)  # of the kernels
 
     def layer(self, segment: Segment) -> str:
         return f"{self.prefix}_{segment.index}_{identifier(segment.name)}"
@@ -107,25 +108,29 @@ def lines(numbers: list[int], width: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(numbers[i : i + width]) for i in range(0, len(numbers), width))
 
 
-def _fields(prefix: str, fields: Mapping[str, Field]) -> tuple[CField, ...]:
+def _fields(prefix: str, structs: Structs, choice: KernelChoice) -> tuple[CField, ...]:
     made: list[CField] = []
-    for name, value in fields.items():
+    for name, value in choice.fields.items():
         if isinstance(value, TableRef):
             made.append(CField(name, symbol=f"{prefix}_{identifier(value.table)}"))
         elif isinstance(value, tuple):
-            made.append(CField(name, numbers=tuple(int(v) for v in value), is_list=True))
+            numbers = tuple(int(v) for v in value)
+            rest = iter(numbers)
+            named = member_lines(structs, choice.struct, name, len(numbers))
+            lines = tuple(tuple((member, next(rest)) for member in line) for line in named)
+            made.append(CField(name, numbers=numbers, is_list=True, lines=lines))
         else:
             made.append(CField(name, numbers=(int(value),)))
     return tuple(made)
 
 
-def _call(prefix: str, choice: KernelChoice, *, rows: bool) -> CCall:
+def _call(prefix: str, structs: Structs, choice: KernelChoice, *, rows: bool) -> CCall:
     return CCall(
         function=choice.function,
         row_function=choice.row_function,
         struct=choice.struct,
         params=f"{prefix}_params" if choice.struct else "",
-        fields=_fields(prefix, choice.fields),
+        fields=_fields(prefix, structs, choice),
         scratch=(row_scratch_bytes(choice) if rows else choice.scratch_bytes) > 0,
     )
 
@@ -161,7 +166,8 @@ def layer(namer: Namer, segment: Segment) -> CLayer:
         kind=_KINDS[segment.kind],
         comment=tuple(_comment(schedule, segment)),
         calls=tuple(
-            _call(namer.call(segment, i), c.choice, rows=segment.kind is Kind.ROWS) for i, c in enumerate(segment.calls)
+            _call(namer.call(segment, i), namer.structs, c.choice, rows=segment.kind is Kind.ROWS)
+            for i, c in enumerate(segment.calls)
         ),
         arguments=tuple(arguments),
         state_offset=state or 0,

@@ -45,12 +45,13 @@ class CTable:
 
 @dataclass(frozen=True, slots=True)
 class CField:
-    """An initialiser of a parameter struct: a symbol, a number or a list of numbers."""
+    """An initialiser of a parameter struct: a symbol, a number, a list of numbers or named numbers, line by line."""
 
     name: str
     symbol: str = ""
     numbers: tuple[int, ...] = ()
     is_list: bool = False
+    lines: tuple[tuple[tuple[str, int], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,22 @@ static const pg_conv2d_params conv_0_stem_params = {
     .weights = conv_0_stem_weights,
     .bias = conv_0_stem_bias,
     .multipliers = conv_0_stem_multipliers,
-    .window = {10, 10, 1, 10, 10, 4, 3, 3, 1, 1, 1, 1, 1, 1, 10},
+    .window = {
+        .in_h = 10, .in_w = 10, .in_c = 1,
+        .out_h = 10, .out_w = 10, .out_c = 4,
+        .kernel_h = 3, .kernel_w = 3,
+        .stride_h = 1, .stride_w = 1,
+        .dilation_h = 1, .dilation_w = 1,
+        .pad_top = 1, .pad_left = 1,
+        .zero_point = 10,
+    },
     .groups = 1,
-    .out = {0, -128, -128, 127},
+    .out = {
+        .shift = 0,
+        .zero_point = -128,
+        .low = -128,
+        .high = 127,
+    },
 };
 
 static PG_NOINLINE void conv_0_stem(const int8_t *x, int8_t *y, void *scratch) {
@@ -57,8 +70,21 @@ static const pg_depthwise_params conv_1_depth_point_0_params = {
     .weights = conv_1_depth_point_0_weights,
     .bias = conv_1_depth_point_0_bias,
     .multipliers = conv_1_depth_point_0_multipliers,
-    .window = {10, 10, 4, 10, 10, 4, 3, 3, 1, 1, 1, 1, 1, 1, -128},
-    .out = {0, -32, -128, 127},
+    .window = {
+        .in_h = 10, .in_w = 10, .in_c = 4,
+        .out_h = 10, .out_w = 10, .out_c = 4,
+        .kernel_h = 3, .kernel_w = 3,
+        .stride_h = 1, .stride_w = 1,
+        .dilation_h = 1, .dilation_w = 1,
+        .pad_top = 1, .pad_left = 1,
+        .zero_point = -128,
+    },
+    .out = {
+        .shift = 0,
+        .zero_point = -32,
+        .low = -128,
+        .high = 127,
+    },
 };
 
 static const pg_pointwise_params conv_1_depth_point_1_params = {
@@ -71,7 +97,12 @@ static const pg_pointwise_params conv_1_depth_point_1_params = {
     .out_c = 4,
     .row_step = 40,
     .column_step = 4,
-    .out = {0, -128, -128, 127},
+    .out = {
+        .shift = 0,
+        .zero_point = -128,
+        .low = -128,
+        .high = 127,
+    },
 };
 
 /* Rows stream through; no map between the stages exists as a whole. A ring keeps the rows that a call may read: row r
@@ -110,7 +141,14 @@ static PG_NOINLINE void conv_1_depth_point(const int8_t *x, int8_t *y, int8_t *r
  * out int8[5][5][4], scale 0.0026792756, zero point -128
  * kernel max_pool2d_portable */
 static const pg_max_pool2d_params conv_2_pool_params = {
-    .window = {10, 10, 5, 5, 4, 2, 2, 2, 2, 0, 0},
+    .window = {
+        .in_h = 10, .in_w = 10,
+        .out_h = 5, .out_w = 5,
+        .channels = 4,
+        .kernel_h = 2, .kernel_w = 2,
+        .stride_h = 2, .stride_w = 2,
+        .pad_top = 0, .pad_left = 0,
+    },
 };
 
 static PG_NOINLINE void conv_2_pool(const int8_t *x, int8_t *y) {
@@ -128,7 +166,12 @@ static const pg_linear_params conv_3_fc_params = {
     .rows = 1,
     .inputs = 100,
     .outputs = 5,
-    .out = {0, -5, -128, 127},
+    .out = {
+        .shift = 0,
+        .zero_point = -5,
+        .low = -128,
+        .high = 127,
+    },
 };
 
 static PG_NOINLINE void conv_3_fc(const int8_t *x, int8_t *y) {

@@ -67,7 +67,12 @@ static const pg_linear_params lstm_1_fc_params = {
     .rows = 1,
     .inputs = 5,
     .outputs = 2,
-    .out = {0, 39, -128, 127},
+    .out = {
+        .shift = 0,
+        .zero_point = 39,
+        .low = -128,
+        .high = 127,
+    },
 };
 
 static PG_NOINLINE void lstm_1_fc(const int8_t *x, int8_t *y) {
