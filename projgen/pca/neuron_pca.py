@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from projgen.data import as_batches
+from projgen.data import as_batches, place
 from projgen.errors import InputError
 from projgen.pca.collect import Collected, LayerStats, collect
 from projgen.pca.counting import count_learnables, dense_cost, smallest_cost
@@ -116,6 +116,11 @@ class NeuronPCA:
             if layer.kind is not Kind.LINEAR:
                 shares.append(explained_share(self.output_eigenvalues[layer.name], 1))
         return (float(np.mean(shares)) if shares else 1.0), 1.0
+
+    def example(self, model: nn.Module) -> tuple[torch.Tensor, ...]:
+        """Inputs of the shapes that the data had, on the model's device and of its floating type, to trace it with."""
+        device = as_device(None, model)
+        return place(tuple(torch.zeros(shape) for shape in self.collected.input_shapes), model, device)
 
     def _layers(self) -> list[Layer]:
         return [stats.layer for stats in self.collected.layers.values()]

@@ -16,6 +16,8 @@ from projgen.pca.neuron_pca import NeuronPCA
 from projgen.projection.pca_method import PcaWork
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import DENSE
+from projgen.projection.trace import find_groups
+from projgen.projection.units import settle, trial_inputs
 
 _LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)
 
@@ -29,6 +31,8 @@ class LayerAnalysis:
         eligible: whether it can be projected; reason: why not, else empty.
         learnables: as it is. max_reduction: proportion that goes at rank one.
         ranks_at_95: (r_in, r_out) that keep 95% of the variance by ``method="pca"``.
+        units: units or channels that ``prune`` may take from; 0 where all must stay. units_reason: why they must,
+            empty if some may go and for layers that are not eligible.
     """
 
     name: str
@@ -38,6 +42,8 @@ class LayerAnalysis:
     learnables: int
     max_reduction: float
     ranks_at_95: tuple[int | None, int | None]
+    units: int = 0
+    units_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +102,13 @@ class Analysis:
         for layer in self.layers:
             ranks = ", ".join("-" if r is None else str(r) for r in layer.ranks_at_95) if layer.eligible else ""
             most = f"{layer.max_reduction:.1%}" if layer.eligible else ""
-            rows.append((layer.name, layer.kind, f"{layer.learnables:,}", most, ranks, layer.reason))
+            units = f"{layer.units:,}" if layer.units else "-" if layer.eligible else ""
+            note = layer.reason or (f"all units stay: {layer.units_reason}" if layer.units_reason else "")
+            rows.append((layer.name, layer.kind, f"{layer.learnables:,}", most, ranks, units, note))
         return rows
 
 
-_HEADINGS = ("layer", "kind", "learnables", "max reduction", "ranks at 95%", "note")
+_HEADINGS = ("layer", "kind", "learnables", "max reduction", "ranks at 95%", "units to prune", "note")
 
 
 def analyze(model: nn.Module | str | Path, data_or_pca: Any) -> Analysis:
@@ -126,15 +134,35 @@ def analyze(model: nn.Module | str | Path, data_or_pca: Any) -> Analysis:
     own = owned_copy(module)
     work = PcaWork(own, pca, layers)
     at_95 = work.for_explained(0.95)
+    units = _units(own, pca, layers)
     eligible = {
         x.name: LayerAnalysis(
-            x.name, x.kind.value if x.kind else "", True, "", dense_cost(x), _max_reduction(x), at_95[x.name][:2]
+            x.name, x.kind.value if x.kind else "", True, "", dense_cost(x), _max_reduction(x), at_95[x.name][:2],
+            *units[x.name],
         )
         for x in layers
-    }
+    }  # fmt: skip
     rows = tuple(eligible[x.name] if x.name in eligible else _refused(module, x, tied) for x in found)
     curve = _curve(pca, layers, work, Predictor(own, pca.collected.layers, layers) if pca.has_curvature else None)
     return Analysis(pca.learnables, pca.learnables_reduction_range[1], rows, curve)
+
+
+def _units(model: nn.Module, pca: NeuronPCA, layers: list[Layer]) -> dict[str, tuple[int, str]]:
+    """Per layer the number of units it makes that may be pruned, or 0 and why not."""
+    inputs = trial_inputs(model, pca.example(model))
+    groups = find_groups(owned_copy(model).eval(), inputs)
+    settle(model, groups, {(x.module_name, x.cell) for x in layers}, {x.module_name for x in layers}, inputs)
+    found: dict[str, tuple[int, str]] = {}
+    for layer in layers:
+        name = layer.module_name
+        made = next((g for g in groups if name in g.producers and g.cells.get(name, 0) == layer.cell), None)
+        if made is not None:
+            found[layer.name] = (0 if made.reason else made.size), made.reason
+        elif layer.groups > 1:
+            found[layer.name] = 0, "the channels of a grouped convolution are bound to its groups"
+        else:
+            found[layer.name] = 0, "torch.export can't trace what reads them"
+    return found
 
 
 def _curve(pca: NeuronPCA, layers: list[Layer], work: PcaWork, predictor: Predictor | None) -> tuple[CurvePoint, ...]:

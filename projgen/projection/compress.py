@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from projgen.budget.record import Budget
-from projgen.data import Batches, as_batches, place
+from projgen.data import Batches, as_batches
 from projgen.errors import InputError, InputTypeError
 from projgen.pca.attention import joined_attention
 from projgen.pca.counting import count_learnables, dense_cost
@@ -101,8 +101,7 @@ def compress(
     found: list[Forecast] = []
     if method == "output" and sized:
         with clock.stage("selection"):
-            example = _example(pca, own, here)
-            found = forecasts(own, layers, pca.collected.layers, example, prune=prune, clock=clock)
+            found = forecasts(own, layers, pca.collected.layers, pca.example(own), prune=prune, clock=clock)
     work: PcaWork | Predictor
     with clock.stage("ranks"):
         if found:
@@ -211,11 +210,6 @@ def _statistics(
 def _device(model: nn.Module) -> torch.device:
     first = next(model.parameters(), None)
     return torch.device("cpu") if first is None else first.device
-
-
-def _example(pca: NeuronPCA, model: nn.Module, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Inputs of the shapes that the data had, in the model's floating type, to trace the model with."""
-    return place(tuple(torch.zeros(shape) for shape in pca.collected.input_shapes), model, device)
 
 
 def _layer_info(before: Layer, layer: Layer, choice: Choice, work: PcaWork | Predictor) -> LayerInfo:

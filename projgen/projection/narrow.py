@@ -6,20 +6,19 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from projgen.data import Batches, input_layout
+from projgen.data import Batches
 from projgen.pca.collect import LayerStats, collect
 from projgen.pca.counting import count_learnables
 from projgen.pca.discover import Layer, find_layers, owned_copy
 from projgen.progress import Clock, Reporter
 from projgen.projection.allocate import allocations
 from projgen.projection.factors import Array
-from projgen.projection.measure import OutputError, evaluating, samples_of
+from projgen.projection.measure import OutputError, samples_of
 from projgen.projection.merge import Ranking, narrowed, narrowed_stats, rank_units
 from projgen.projection.predict import Predictor, Weighting
 from projgen.projection.ranks import Choice
@@ -28,6 +27,7 @@ from projgen.projection.rehearse import rehearsed
 from projgen.projection.search import measured_choice, realise
 from projgen.projection.shared import shared_readers
 from projgen.projection.trace import Group, find_groups
+from projgen.projection.units import mark, settle, trial_inputs
 
 FRACTIONS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.26, 0.23, 0.2, 0.16, 0.13, 0.1, 0.08, 0.05, 0.03)
 _LARGE_FRACTIONS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)
@@ -83,29 +83,9 @@ def unit_rankings(
         groups: as traced.
     """
     by_cell = {(s.layer.module_name, s.layer.cell): s for s in stats.values()}
-    rankings = []
-    for group in groups:
-        if group.reason or not set(group.producers) <= allowed:
-            continue
-        ranking = rank_units(group, model, by_cell)
-        if ranking is not None:
-            rankings.append(ranking)
-    return _whole_rnns(model, rankings)
-
-
-def _whole_rnns(model: nn.Module, rankings: list[Ranking]) -> list[Ranking]:
-    """Without the cells of RNNs of which not every cell may lose units: all are equally wide."""
-    while True:
-        cells: dict[str, int] = {}
-        for ranking in rankings:
-            for name in ranking.group.cells:
-                cells[name] = cells.get(name, 0) + 1
-        wanted = {name: module for name, module in model.named_modules() if isinstance(module, nn.LSTM | nn.GRU)}
-        partly = {name for name, count in cells.items() if count < len(wanted[name]._all_weights)}
-        kept = [r for r in rankings if not partly & set(r.group.cells)]
-        if len(kept) == len(rankings):
-            return kept
-        rankings = kept
+    mark(groups, set(by_cell), allowed)
+    found = [rank_units(group, model, by_cell) for group in groups if not group.reason]
+    return [ranking for ranking in found if ranking is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +138,17 @@ def forecasts(
     """
     whole = Start(1.0, teacher, layers, stats, {})
     recurrent = any(layer.hidden for layer in layers)
-    groups = find_groups(owned_copy(teacher).eval(), _export_example(teacher, example)) if prune or recurrent else []
+    few = trial_inputs(teacher, example)
+    groups = find_groups(owned_copy(teacher).eval(), few) if prune or recurrent else []
     readers = shared_readers(groups, layers)
     with (clock or Clock()).stage("ranks"):
         work = Predictor(teacher, stats, layers, readers)
     found = [Forecast(whole, [], work, count_learnables(teacher), 0.0, readers)]
     if prune is False:
         return found
-    rankings = unit_rankings(teacher, stats, {layer.module_name for layer in layers}, groups)
-    rankings = _runnable(teacher, rankings, _export_example(teacher, example))
+    allowed = {layer.module_name for layer in layers}
+    settle(teacher, groups, {(s.layer.module_name, s.layer.cell) for s in stats.values()}, allowed, few)
+    rankings = unit_rankings(teacher, stats, allowed, groups)
     for fraction, equal, kept, model, here in _fractions(teacher, layers, rankings):
         narrow = narrowed_stats(stats, here, kept)
         rows = {name: chosen for r, chosen in kept for name in r.group.producers}
@@ -175,29 +157,6 @@ def forecasts(
         work = Predictor(model, narrow, here, readers)
         found.append(Forecast(start, kept, work, count_learnables(model), lost, readers, equal))
     return found
-
-
-def _runnable(teacher: nn.Module, rankings: list[Ranking], example: tuple[Tensor, ...]) -> list[Ranking]:
-    """The groups without which the network still runs: a reshape may hold a number of channels as a constant."""
-
-    def runs(chosen: list[Ranking]) -> bool:
-        small = narrowed(teacher, [(r, np.sort(r.order[:-1])) for r in chosen if len(r.order) > 1])
-        with evaluating(teacher), evaluating(small), torch.no_grad():
-            wanted = teacher(*example)
-            try:
-                found = small(*example)
-            except RuntimeError:
-                return False
-        pairs = zip(_outputs(found), _outputs(wanted), strict=True)
-        return all(a.shape == b.shape for a, b in pairs)
-
-    return rankings if not rankings or runs(rankings) else [r for r in rankings if runs([r])]
-
-
-def _outputs(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    return [y for part in value for y in _outputs(part)] if isinstance(value, tuple | list) else []
 
 
 def reachable(found: list[Forecast], goal: float, *, prune: bool | str) -> tuple[int, list[Forecast]]:
@@ -366,13 +325,6 @@ def _distinct(*choices: Mapping[str, Choice]) -> list[Mapping[str, Choice]]:
         if dict(choice) not in [dict(s) for s in seen]:
             seen.append(choice)
     return seen
-
-
-def _export_example(model: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Two to four observations to export the model with (a batch of one would be taken for a constant)."""
-    axis = 1 if input_layout(model).time_axis == 0 else 0
-    few = tuple(x.narrow(axis, 0, min(4, x.shape[axis])) if x.dim() > axis else x for x in batch)
-    return few if few[0].shape[axis] > 1 else tuple(torch.cat((x, x), axis) for x in few)
 
 
 def _row_index(model: nn.Module, rows: Mapping[str, Array]) -> dict[str, Array]:

@@ -374,14 +374,17 @@ def _shape(node: Any) -> tuple[int, ...]:
 
 
 def _reshaped(tag: _Tag, before: tuple[int, ...], after: tuple[int, ...], units: int) -> _Tag | None:
-    """The unit axis after a reshape: axes before it may merge or split, those after it may join it as blocks."""
+    """The unit axis after a reshape: axes before it may merge or split, those after it may join it or leave it again.
+
+    A unit's elements lie one after the other, so any axis that starts where the units do and whose length is a
+    multiple of their number holds each of them as a block.
+    """
     lead = math.prod(before[: tag.axis])
     for axis, size in enumerate(after):
         if math.prod(after[:axis]) != lead:
             continue
         if size == before[tag.axis] and size != 1:
             return replace(tag, axis=axis)
-        rest = math.prod(before[tag.axis :])
-        if size == rest and math.prod(after[axis + 1 :]) == 1:
-            return replace(tag, axis=axis, block=rest // units)
+        if size % units == 0 and units > 1:
+            return replace(tag, axis=axis, block=size // units)
     return None

@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from projgen.errors import InputError, UnsupportedError
 from projgen.importers.onnx.names import Namer, identifier, module_path, scope_of
-from projgen.importers.onnx.sizes import Size, Symbol, Symbolic
+from projgen.importers.onnx.sizes import Size, Symbol, Symbolic, product
 from projgen.importers.onnx.values import Activation, Array, Const, Filled, Value, integers, tensor
 from projgen.importers.onnx.views import View, group_sizes, new_view
 
@@ -114,19 +114,43 @@ class Build:
             return self.call(torch.squeeze, node, dropped[0] if len(dropped) == 1 else tuple(dropped))
         if is_flattened:
             return self.layer(name or "flatten", nn.Flatten(first), node)
-        return self.call(torch.reshape, node, tuple(self.size_arguments(group_sizes(want))))
+        if [group for group in have if group] == [group for group in want if group] and not dropped:
+            for axis in (axis for axis, group in enumerate(want) if not group):
+                node = self.call(torch.unsqueeze, node, axis)
+            return node
+        return self.call(torch.reshape, node, self._size_arguments(node, have, want))
 
-    def size_arguments(self, shape: Sequence[Size]) -> list[int | fx.Node]:
-        """A shape as arguments of a reshape: the first open size is -1, further ones are computed."""
+    def _size_arguments(
+        self, node: fx.Node, have: Sequence[tuple[Any, ...]], want: Sequence[tuple[Any, ...]]
+    ) -> tuple[int | fx.Node, ...]:
+        """The shape for a reshape: one -1, all else that the shape of ``node`` tells is asked from it.
+
+        So the network still runs when a layer before loses channels. An axis that is split keeps its inner parts'
+        lengths, as a flattened map keeps its pixels.
+        """
+        sizes = group_sizes(want)
+        sources = [_source(group, have) for group in want]
+        is_open = [isinstance(size, Symbolic) for size in sizes]
+        made = [i for i, source in enumerate(sources) if source is None or source.is_regrouped]
+        choice = [i for i in made if is_open[i]] + [i for i in made if sources[i] is not None]
+        free = next(iter(choice + [i for i, opened in enumerate(is_open) if opened]), None)
         arguments: list[int | fx.Node] = []
-        for size in shape:
-            if not isinstance(size, Symbolic):
-                arguments.append(size)
-            elif -1 not in arguments:
+        for index, (size, source) in enumerate(zip(sizes, sources, strict=True)):
+            if index == free:
                 arguments.append(-1)
+            elif source is not None and source.axes and not (is_open[index] and source.is_regrouped):
+                arguments.append(self._asked(node, source))
             else:
-                arguments.append(self.length(size))
-        return arguments
+                arguments.append(self.length(size) if isinstance(size, Symbolic) else size)
+        return tuple(arguments)
+
+    def _asked(self, node: fx.Node, source: _Source) -> fx.Node:
+        """The length of axes of ``node`` together, at run time."""
+        lengths = [self.graph.call_method("size", (node, axis)) for axis in source.axes]
+        total = lengths[0]
+        for length in lengths[1:]:
+            total = self.graph.call_function(operator.mul, (total, length))
+        return total if source.divisor == 1 else self.graph.call_function(operator.floordiv, (total, source.divisor))
 
     def length(self, size: Symbolic) -> fx.Node:
         """A node that computes an open size at run time."""
@@ -139,6 +163,37 @@ class Build:
             total = length if total is None else self.graph.call_function(operator.mul, (total, length))
         assert isinstance(total, fx.Node)
         return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What an axis after a reshape is made of: whole axes before it, the last one divided by ``divisor``."""
+
+    axes: tuple[int, ...]
+    divisor: int = 1
+
+    @property
+    def is_regrouped(self) -> bool:
+        return len(self.axes) > 1 or self.divisor > 1
+
+
+def _source(group: tuple[Any, ...], have: Sequence[tuple[Any, ...]]) -> _Source | None:
+    """Where an axis comes from; None for an inner part of an axis that is split."""
+    axes: list[int] = []
+    left = group
+    for axis, parts in enumerate(have):
+        if not parts or not left or parts[0] != left[0]:
+            continue
+        axes.append(axis)
+        if len(parts) > len(left):
+            inner = product(atom.size for atom in parts[len(left) :])
+            if isinstance(inner, Symbolic) or parts[: len(left)] != left:
+                return None
+            return _Source(tuple(axes), inner)
+        if left[: len(parts)] != parts:
+            return None
+        left = left[len(parts) :]
+    return None if left else _Source(tuple(axes))
 
 
 def _axis_order(base: tuple[tuple[Any, ...], ...], groups: tuple[tuple[Any, ...], ...]) -> list[int] | None:
