@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import GruNumerics, LowRank, LstmNumerics
 from projgen.kernels.layouts import plain, table
-from projgen.kernels.record import Block, Field, KernelChoice, Table, TableRef
+from projgen.kernels.record import Block, Field, KernelChoice, Layout, Table, TableRef
 from projgen.kernels.recurrent_common import block_name, rank, recurrent_numerics
 from projgen.kernels.recurrent_mve_layouts import (
     FactorTable,
     FactorWeights,
     GateTable,
     GateWeights,
+    PairedGates,
     Run,
     Segment,
     run_of,
@@ -200,25 +202,43 @@ def lstm(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # no
         raise TypeError(f"node {node.name!r} is no LSTM")
     at = joint_place(graph, node) if attrs.joint else place(graph, node)
     reach = max(s.end for s in at.both) - min(s.place for s in at.both) - 16  # of the last vector, from the first
-    short = all(s.loops == 1 for s in at.both) and sum(s.vectors for s in at.both) <= _UNROLL_GATES
+    vectors = sum(s.vectors for s in at.both)
+    short = all(s.loops == 1 for s in at.both) and vectors <= _UNROLL_GATES
     direct = short and reach <= _HIGHEST_OFFSET
-    emitted = 1 if not direct else 4 if sum(s.vectors for s in at.both) <= _UNROLL_FOUR else 2
-    runs = tuple(Run(gate, at.both, at.shift_first) for gate in range(4))
-    rows = tuple(row for gate in range(4) for row in (("b", gate, False), ("m", gate, True)))
+    emitted = 1 if not direct else 4 if vectors <= _UNROLL_FOUR else 2
+    paired = 1 <= attrs.hidden % 8 <= 4
     parameters: dict[str, int | str | tuple[int, ...]] = {
+        "paired": int(paired),
         "segments": flat(at.both),
         "shift_first": at.shift_first,
         "emitted": emitted,
         "shift": numerics.shift,
         "fraction": numerics.cell_fraction,
     }
-    layout = GateTable(attrs.hidden, rows, {"b": 4, "m": 4})
-    around = (
-        {4: 56.0, 2: 64.0, 1: 58.0}[emitted]
-        + 4 * ((2.0 if direct else 8.0) + (2 if numerics.shift else 0))
-        + (numerics.cell_fraction < 12)
+    # Instructions of eight rows of a gate, of the cells after four gates, of the whole step beside them.
+    run = Run(0, at.both, at.shift_first)
+    gate = run.instructions + (12.0 - 2 * len(at.both) if direct else 16.0) + (2 if numerics.shift else 0)
+    cell = {4: 24.0, 2: 32.0, 1: 31.0}[emitted] + (numerics.cell_fraction < 12) + paired
+    around = attrs.hidden // 8 * (4 * gate + cell)
+    if paired:
+        around += 2 * gate + cell + 10
+    elif attrs.hidden % 8:
+        around += 4 * gate + cell
+    weights, starts = (
+        PairedGates(attrs.hidden, form(attrs.hidden // 8 * 8, 4), form(8, 2)) if paired else form(attrs.hidden, 4)
+        for form in (partial(_lstm_weights, graph, node, at), _lstm_table)
     )
-    return _choice(graph, node, at, runs, layout, parameters, around)
+    return _choice(graph, node, at, weights, starts, parameters, around)
+
+
+def _lstm_weights(graph: Graph, node: Node, at: Place, units: int, gates: int) -> GateWeights:
+    runs = tuple(Run(gate, at.both, at.shift_first) for gate in range(gates))
+    return GateWeights(gates, units, *_widths(graph, node), runs)
+
+
+def _lstm_table(units: int, gates: int) -> GateTable:
+    rows = tuple(row for gate in range(gates) for row in (("b", gate, False), ("m", gate, True)))
+    return GateTable(units, rows, {"b": gates, "m": gates})
 
 
 def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noqa: ARG001  (the records' signature)
@@ -242,19 +262,28 @@ def gru(graph: Graph, node: Node, target: Target) -> KernelChoice | None:  # noq
         "h_first": at.h_shift,
         "shift": numerics.shift,
     }
-    return _choice(graph, node, at, runs, GateTable(attrs.hidden, rows, {"b": 3, "m": 3, "b_hn": 1}), parameters, 82.0)
+    weights = GateWeights(3, attrs.hidden, *_widths(graph, node), runs)
+    starts = GateTable(attrs.hidden, rows, {"b": 3, "m": 3, "b_hn": 1})
+    instructions = 14.0 + -(-attrs.hidden // 8) * (86.5 + sum(run.instructions for run in runs))
+    return _choice(graph, node, at, weights, starts, parameters, instructions)
+
+
+def _widths(graph: Graph, node: Node) -> tuple[int, int]:
+    """Columns of the gates' input and recurrent matrices; 0 where there is none."""
+    x_width, h_width = (graph.data(node, role).shape[1] if role in node.inputs else 0 for role in ("w", "r"))
+    return x_width, h_width
 
 
 def _choice(
     graph: Graph,
     node: Node,
     at: Place,
-    runs: tuple[Run, ...],
-    layout: GateTable,
+    weights: Layout,
+    starts: Layout,
     parameters: dict[str, int | str | tuple[int, ...]],
-    around: float,
+    instructions: float,
 ) -> KernelChoice | None:
-    """The kernel of either cell; ``around``: instructions per eight units beside the products."""
+    """The kernel of either cell; ``instructions`` of a step beside its factors."""
     attrs = node.attrs
     if not isinstance(attrs, Lstm | Gru):
         raise TypeError(f"node {node.name!r} is no recurrent layer")
@@ -265,18 +294,16 @@ def _choice(
         return None
     parts = joint_factor(graph, node, at) if at.factor else factors(graph, node, inputs, units)
     products = {role: graph.data(node, role) for role in ("w", "r") if role in node.inputs}
-    x_width, h_width = (products[role].shape[1] if role in products else 0 for role in ("w", "r"))
-    weights = GateWeights(4 if cell == "lstm" else 3, units, x_width, h_width, runs)
-    constants = {role: graph.data(node, role) for role in layout.gates}
+    constants = {role: graph.data(node, role) for role in ("b", "m", "b_hn") if role in node.inputs}
     tables = [
         table("gates", weights, products, "[eight units][gate][vector of columns][unit][lane]"),
-        table("gate_table", layout, constants, "[eight units][gate]: starts, multipliers"),
+        table("gate_table", starts, constants, "[eight units][gate]: starts, multipliers"),
         *parts.tables,
     ]
     fields: dict[str, Field] = {"gates": TableRef("gates"), "gate_table": TableRef("gate_table"), **parts.fields}
-    starts = {"h0": ("initial_hidden", "int8" if cell == "lstm" else "int16")}
-    starts |= {"c0": ("initial_cells", "int16")} if cell == "lstm" else {}
-    for role, (name, dtype) in starts.items():
+    initial = {"h0": ("initial_hidden", "int8" if cell == "lstm" else "int16")}
+    initial |= {"c0": ("initial_cells", "int16")} if cell == "lstm" else {}
+    for role, (name, dtype) in initial.items():
         fields[name] = 0
         if role in node.inputs:
             fields[name] = TableRef(name)
@@ -297,8 +324,6 @@ def _choice(
     }
     function = block_name(f"pg_{cell}_mve", parameters)
     step = Block(f"{cell}_mve.h.j2", function, (("function", function), *parameters.items()))
-    blocks = -(-units // 8)
-    once = 14.0 + (4.5 * blocks if cell == "gru" else -27.0 if len(runs[0].segments) > 1 else 0.0)
     return KernelChoice(
         kernel=f"{cell}_mve",
         function=function,
@@ -306,7 +331,7 @@ def _choice(
         fields=fields,
         tables=tuple(tables),
         sources=("pg_activation.h", "pg_recurrent_mve.h", f"pg_{cell}_mve.h"),
-        instructions=once + parts.instructions + blocks * (around + sum(run.instructions for run in runs)),
+        instructions=instructions + parts.instructions,
         blocks=(*parts.blocks, step),
         state_bytes=state_bytes,
     )

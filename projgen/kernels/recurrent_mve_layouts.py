@@ -168,6 +168,46 @@ class GateTable:
 
 
 @dataclass(frozen=True, slots=True)
+class PairedGates:
+    """Constants of an LSTM whose last one to four units share blocks of two gates: four rows of i and f, then g and o.
+
+    ``whole`` is the layout of the units before them, all gates a block; ``pairs`` of two gates of eight units.
+    """
+
+    units: int
+    whole: GateWeights | GateTable
+    pairs: GateWeights | GateTable
+
+    @property
+    def _first(self) -> int:
+        """Of the last units."""
+        return self.units // 8 * 8
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        gates = {role: data.reshape(4, self.units, -1) for role, data in constants.items()}
+        last = {role: np.zeros((4, 4, data.shape[2]), data.dtype) for role, data in gates.items()}
+        for role, data in gates.items():
+            last[role][:, : self.units - self._first] = data[:, self._first :]
+        pairs = self.pairs.pack({role: data.reshape(16, -1) for role, data in last.items()})
+        if not self._first:
+            return pairs
+        whole = {role: data[:, : self._first].reshape(4 * self._first, -1) for role, data in gates.items()}
+        return np.concatenate([self.whole.pack(whole), pairs])
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        split = table.size - table.size // (2 * (self.units // 8) + 1)
+        whole = self.whole.unpack(table[:split]) if self._first else {}
+        found = {}
+        for role, data in self.pairs.unpack(table[split:]).items():
+            parts = [data.reshape(4, 4, -1)[:, : self.units - self._first]]
+            if role in whole:
+                parts.insert(0, whole[role].reshape(4, self._first, -1))
+            shape = (4 * self.units, *data.shape[1:])
+            found[role] = np.concatenate(parts, axis=1).reshape(shape)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class FactorWeights:
     """A projector (rank, width) as [eight rows][vector][row][16]."""
 

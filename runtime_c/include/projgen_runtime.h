@@ -41,11 +41,13 @@
 #define PG_NAKED static __attribute__((naked, noinline, noipa, unused))
 #endif
 #define PG_UNUSED __attribute__((unused))
+#define PG_USED __attribute__((used)) /* named in assembly, which the compiler does not read */
 #else
 #define PG_KERNEL static
 #define PG_INLINE static inline
 #define PG_ALIGNED(bytes)
 #define PG_UNUSED
+#define PG_USED
 #endif
 
 /* Cores whose assembly blocks are used; elsewhere the same functions are plain C. */

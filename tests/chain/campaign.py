@@ -23,6 +23,7 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from projgen.errors import FitError
 from projgen.harness.build import Image
 from projgen.harness.counting import count_image
 from projgen.harness.disassembly import disassemble
@@ -125,17 +126,36 @@ def check_alignment_and_stack(image: Image, parts: Sequence[Part]) -> None:
             raise AssertionError(f"{image.target.name}, model {model.name}: {deepest} B of stack, bound {max(known)} B")
 
 
+def images(tier: Tier, parts: Sequence[Part], folder: Path) -> Iterator[tuple[Image, Sequence[Part]]]:
+    """One image of all parts, or of halves of them where they don't fit the board.
+
+    Raises:
+        FitError: a part alone does not fit.
+    """
+    options: dict[str, Any] = {"sanitize": True, "optimise": "-O1"} if tier.sanitize else {}
+    try:
+        image = build(parts, tier.target, folder, generated_for=tier.of, favour=tier.favour, **options)
+    except FitError:
+        if len(parts) == 1:
+            raise
+        for half, some in enumerate((parts[::2], parts[1::2])):
+            yield from images(tier, some, folder / f"half{half}")
+    else:
+        yield image, parts
+
+
 def run(tier: Tier, outputs: int, first: int, folder: Path) -> tuple[int, int, int]:
     """Rounds until ``outputs`` bytes agree; returns rounds, inferences and bytes compared."""
     total = inferences = done = 0
-    options: dict[str, Any] = {"sanitize": True, "optimise": "-O1"} if tier.sanitize else {}
+    folder.mkdir(parents=True, exist_ok=True)
     for number, parts in enumerate(rounds(first)):
-        place = folder / f"{tier.label.replace(' ', '-')}-{number}"
-        image = build(parts, tier.target, place, generated_for=tier.of, favour=tier.favour, **options)
-        compared = compare(image, parts)
-        if image.target.board.kind == "system":
-            check_alignment_and_stack(image, parts)
-        total, inferences, done = total + compared.bytes, inferences + compared.runs, number + 1
+        with tempfile.TemporaryDirectory(prefix=f"{tier.label.replace(' ', '-')}-{number}-", dir=folder) as place:
+            for image, some in images(tier, parts, Path(place)):
+                compared = compare(image, some)
+                if image.target.board.kind == "system":
+                    check_alignment_and_stack(image, some)
+                total, inferences = total + compared.bytes, inferences + compared.runs
+        done = number + 1
         if total >= outputs:
             break
     return done, inferences, total

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from projgen.errors import FitError
 from tests.chain import campaign
 from tests.chain.nets import nets
 from tests.chain.support import operator_samples
@@ -41,6 +42,21 @@ def test_a_round_on_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(campaign, "stack_bound", lambda *_: 4)
     with pytest.raises(AssertionError, match="of stack, bound 4 B"):
         campaign.run(campaign.Tier("cortex-m4"), 1, 11, tmp_path / "again")
+
+
+def test_parts_that_overflow_a_board_are_halved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(parts: list[int], target: str, folder: Path, **_: object) -> str:
+        if sum(parts) > 7:
+            raise FitError(f"{parts} overflows {target}", "less", "the model")
+        return f"image of {parts} in {folder.name}"
+
+    monkeypatch.setattr(campaign, "build", build)
+    tier = campaign.Tier("cortex-m0")
+    found = list(campaign.images(tier, [1, 2, 3, 4, 5], tmp_path))  # type: ignore[list-item]
+    assert [parts for _, parts in found] == [[1, 5], [3], [2, 4]]
+    assert len({image for image, _ in found}) == 3
+    with pytest.raises(FitError, match=r"\[8\] overflows cortex-m0"):
+        list(campaign.images(tier, [1, 8, 2], tmp_path))  # type: ignore[list-item]
 
 
 def test_an_unknown_target_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,9 +54,9 @@ def test_a_projected_step_costs_less(target: str, projected: str, dense: str, mo
 
 
 @pytest.mark.qemu
-@pytest.mark.parametrize(("target", "most"), [(M4, 3250), (M55, 1130)])
+@pytest.mark.parametrize(("target", "most"), [(M4, 3250), (M55, 1060)])
 def test_a_joint_step(target: str, most: int) -> None:
-    """26 units, rank 14: the hand-made blocks execute 3,152 and 1,126 instructions a step."""
+    """26 units, rank 14: hand-made blocks that pair no gates execute 3,152 and 1,126 instructions a step."""
     assert costs(target)[LSTM_JOINT].instructions <= most
 
 

@@ -22,7 +22,7 @@ from projgen.kernels import render
 from projgen.kernels.conv_dsp_layouts import MatrixStream
 from projgen.kernels.layouts import Plain, TapMajor
 from projgen.kernels.packed import PairStream, VectorStream
-from projgen.kernels.recurrent_mve_layouts import FactorWeights, GateTable, GateWeights
+from projgen.kernels.recurrent_mve_layouts import FactorWeights, GateTable, GateWeights, PairedGates
 from projgen.kernels.recurrent_streams import FactorStream, GruStream, JointFactorStream, LstmStream
 from projgen.schedule.verify import ScheduleError
 from tests.chain.nets import nets
@@ -85,6 +85,8 @@ BLOCKS = (
     ("logistic of the output gate", M55, "lstm", LSTM55, "vhadd.s16 q3, q3, q7", "vrhadd.s16 q3, q3, q7"),
     ("clamp of the cell", M55, "lstm", LSTM55, "vqadd.s16 q0, q0, q4", "vadd.i16 q0, q0, q4"),
     ("units beyond the layer", M55, "lstm", LSTM55, "vctp.16 {{ left }}", "vctp.16 r9"),
+    ("two gates of the last units", M55, "lstm", LSTM55, "vldrh.u16 q5, [r0, #8]", "vldrh.u16 q5, [r0, #10]"),
+    ("place of the new hidden state", M55, "lstm", LSTM55, "#{{ whole + 8 * paired }}", "#{{ whole }}"),
     ("rounding of the gates", M55, "lstm", MVE, "vrmulh.s32 q1, q1, q2", "vmulh.s32 q1, q1, q2"),
     ("interpolation of the table", M55, "lstm", MVE, "vrmulh.u16 q2, q2, q0", "vmulh.u16 q2, q2, q0"),
     (
@@ -227,6 +229,7 @@ LAYOUTS: tuple[tuple[type[Any], str, str], ...] = (
     (FactorStream, "lstm", M4),
     (JointFactorStream, "lstm", M4),
     (GateWeights, "lstm", M55),
+    (PairedGates, "lstm", M55),
     (GateTable, "gru", M55),
     (FactorWeights, "gru", M55),
     (MatrixStream, "conv2d", M4),

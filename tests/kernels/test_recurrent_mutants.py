@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from projgen import resources
-from projgen.kernels.recurrent_mve_layouts import GateTable
+from projgen.kernels.recurrent_mve_layouts import GateTable, PairedGates
 from projgen.kernels.recurrent_streams import LstmStream
 from tests.kernels.recurrent_cases import TARGETS, cases, samples
 from tests.kernels.rig import Case, Library
@@ -81,7 +81,7 @@ def test_swapped_gates_in_the_packing_are_found(form: str, tmp_path: Path) -> No
     tables = []
     for table in case.choice.tables:
         constants = dict(table.layout.unpack(table.data))
-        if isinstance(table.layout, LstmStream | GateTable):
+        if isinstance(table.layout, LstmStream | GateTable | PairedGates) and "b" in constants:
             b = constants["b"].reshape(4, -1)
             constants["b"] = b[[1, 0, 2, 3]].reshape(-1)
         tables.append(replace(table, data=table.layout.pack(constants)))

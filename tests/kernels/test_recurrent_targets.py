@@ -39,6 +39,7 @@ ON = [
 DENSE = Case("dense", Lstm, 12, 100)
 FACTORED = Case("factored", Lstm, 12, 100, ranks=(8, 7), spread=200.0)
 JOINT = Case("joint", Lstm, 12, 26, ranks=(14, 14), spread=300.0, joint=True)
+PAIRED = Case("paired", Lstm, 28, 20, k=2)
 GATED = Case("gated", Gru, 12, 64, k=1)
 
 
@@ -95,7 +96,7 @@ def test_cost_of_a_step(target: str, dense: float, gated: float, tmp_path: Path)
 
 
 @pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
-@pytest.mark.parametrize("case", [DENSE, FACTORED, JOINT, GATED], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [DENSE, FACTORED, JOINT, PAIRED, GATED], ids=lambda c: c.name)
 def test_predicted_instructions(case: Case, target: str, tmp_path: Path) -> None:
     folder = artifact(case, target, tmp_path)
     (layer, *_) = folder.measure().layers
@@ -103,7 +104,14 @@ def test_predicted_instructions(case: Case, target: str, tmp_path: Path) -> None
     assert abs(folder.manifest["layers"][0]["predicted_instructions"] / measured - 1) < 0.05
 
 
-@pytest.mark.parametrize(("target", "most"), [("cortex-m4", 3300), ("cortex-m55", 1180)])
+def test_last_units_share_blocks_of_two_gates(tmp_path: Path) -> None:
+    """The last 4 of 20 units take two blocks of eight rows, not four, in instructions and in flash."""
+    assert step_cost(PAIRED, "cortex-m55", tmp_path) < 1100
+    layer = artifact(PAIRED, "cortex-m55", tmp_path / "sizes").manifest["layers"][0]
+    assert layer["weight_bytes"] == 10 * (8 * 64 + 64)
+
+
+@pytest.mark.parametrize(("target", "most"), [("cortex-m4", 3300), ("cortex-m55", 1100)])
 def test_a_joint_layer_costs_less_than_its_two_factors(target: str, most: int, tmp_path: Path) -> None:
     """One z instead of two, one first factor in the stream."""
     apart = replace(JOINT, name="apart", joint=False)
