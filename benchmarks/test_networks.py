@@ -26,7 +26,7 @@ NETWORKS = {  # title: file, and what CMSIS-NN called directly executes on Corte
     "visual wake words, MobileNetV1": ("vww_96_float", 24_090_000, 6_420_000),
     "anomaly detection, autoencoder": ("ad01_fp32", 576_000, 147_000),
 }
-TARGETS = ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
+TARGETS = ("cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
 
 INTRODUCTION = """\
 # Networks

@@ -19,15 +19,16 @@ from projgen.errors import InputError
 
 BoardKind = Literal["native", "user", "system"]
 
-# What each CPU can have; a target may list fewer (the DSP extension of a Cortex-M33 is optional).
+# What each CPU can have; a target may list fewer (the DSP extension of a Cortex-M33 is optional). Kernels for
+# ``thumb2`` need no more than Armv7-M has; where there is ``dsp``, its own are faster.
 CPU_ISA: Final[Mapping[str, frozenset[str]]] = {
     "host": frozenset(),
     "cortex-m0": frozenset(),
     "cortex-m0plus": frozenset(),
-    "cortex-m3": frozenset(),
+    "cortex-m3": frozenset({"thumb2"}),
     "cortex-m4": frozenset({"dsp"}),
     "cortex-m7": frozenset({"dsp"}),
-    "cortex-m33": frozenset({"dsp"}),
+    "cortex-m33": frozenset({"dsp", "thumb2"}),
     "cortex-m55": frozenset({"dsp", "mve"}),
     "cortex-a7": frozenset({"neon"}),
     "cortex-a53": frozenset({"neon"}),

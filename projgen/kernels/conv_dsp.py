@@ -76,11 +76,13 @@ def call(
     *,
     row: bool = True,
     residual: tuple[int, int] = (0, 0),
+    core: str = "dsp",
 ) -> Block:
     """The C function that hands ``blocks`` (names, as arguments) to a driver.
 
     Args:
         residual: bytes of one, and of the rows of it that join one call for rows.
+        core: whose blocks they are, "dsp" or "thumb2".
     """
     parameters: Parameters = {
         "function": function,
@@ -92,6 +94,7 @@ def call(
         "row": int(row),
         "residual": residual[0],
         "row_residual": residual[1],
+        "core": core,
     }
     return Block("conv_dsp_call.h.j2", function, tuple(parameters.items()))
 
@@ -212,7 +215,7 @@ def _spill(g: Geometry) -> int:
 
 def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
     g = geometry(graph, node)
-    together = _together(g)
+    together = rows_together(g, 3)
     added = residual_bytes(node, g, together)
     residual = added[0] > 0
     if g.is_depthwise or (residual and g.w[0] // g.attrs.groups % 2):
@@ -240,6 +243,9 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         "straight": int(straight),
         "padded": int(padded),
         "residual": int(residual),
+        "core": "dsp",
+        "pixels": 3,
+        "operand": 6,
     }
     blocks = [made.block]
     if padded:
@@ -273,8 +279,8 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
             line + 0.7 * pitch * itemsize
         )
     else:
-        windows = _windows(g, straight=straight)
-        streamed = _windows(g, straight=False)
+        windows = windows_of(g, straight=straight)
+        streamed = windows_of(g, straight=False)
     left = rest_of_three(pixels % 3, 0, outputs_bytes, residual)
     calls = height // together
     return KernelChoice(
@@ -299,18 +305,18 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     )
 
 
-def _together(g: Geometry) -> int:
-    """Output rows of one call for rows: more than one where they fill blocks of three pixels better."""
+def rows_together(g: Geometry, pixels: int) -> int:
+    """Output rows of one call for rows: more than one where they fill blocks of so many pixels better."""
     height, width, _ = g.y.step_shape
     best = 1
     for rows in (2, 3, 4):
-        saved = -(-best * width // 3) / best - -(-rows * width // 3) / rows
-        if height % rows == 0 and g.attrs.dilation[0] == 1 and g.attrs.groups == 1 and saved > 0.01 * width / 3:
+        saved = -(-best * width // pixels) / best - -(-rows * width // pixels) / rows
+        if height % rows == 0 and g.attrs.dilation[0] == 1 and g.attrs.groups == 1 and saved > 0.01 * width / pixels:
             best = rows
     return best
 
 
-def _windows(g: Geometry, *, straight: bool) -> float:
+def windows_of(g: Geometry, *, straight: bool) -> float:
     """Instructions that gather every window of one group: rows inside the map at once, others tap by tap."""
     (height, width, _), (_, kernel_h, kernel_w, inputs) = g.y.step_shape, g.w
     row_bytes = kernel_w * inputs * g.x.dtype.bytes

@@ -128,7 +128,7 @@ def _unrolled(steps: int) -> int:
     return next((u for u in (4, 3, 5) if steps % u == 0), 4)
 
 
-def _advance(step: int) -> int:
+def advance(step: int) -> int:
     """Instructions that move a pointer."""
     return 0 if step == 0 else 1 if abs(step) <= LDR_REACH else 2 + (abs(step) > 0xFFFF)
 
@@ -138,7 +138,7 @@ def _stores(rows: int, row: int) -> tuple[int, int]:
     moves, at = 0, 0
     for to in range(0, rows * row, row):
         if to - at > LDR_REACH:
-            moves, at = moves + _advance(to - at), to
+            moves, at = moves + advance(to - at), to
     return moves, at
 
 
@@ -159,9 +159,9 @@ def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters
     single = (1 + kw * 3 + finish // per_step) * (rows % per_step)
     loops, rest = steps // unroll, rows - steps // unroll * unroll * per_step
     far, at = _stores(unroll * per_step, columns * channels) if loops else (0, 0)
-    moves = loops * (far + _advance(unroll * per_step * columns * channels - at) + 1)
+    moves = loops * (far + advance(unroll * per_step * columns * channels - at) + 1)
     far, at = _stores(rest, columns * channels)
-    moves += far + _advance(channels - at - (rows - rest) * columns * channels)
+    moves += far + advance(channels - at - (rows - rest) * columns * channels)
     column = steps * step + single + moves + (3 * loops + 2 if loops > 1 else 0) + 5
     parameters: Parameters = {
         "taps": kw,
@@ -191,9 +191,9 @@ def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters,
     rows, columns, channels = g.y.step_shape
     blocks = -(-rows // 4)
     row = columns * channels
-    requantised = 3 + _advance(row) + (1 if shift else 0) + (5 if clamped else 0)
+    requantised = 3 + advance(row) + (1 if shift else 0) + (5 if clamped else 0)
     column = per_tap * kw * (2 * rows + blocks) + rows * requantised + rows // 4 * 9 + (blocks if clamped else 0)
-    column += (2 + rows % 4 if rows % 4 else 0) + (1 if rows >= 4 else 0) + 3 + _advance(channels - rows * row)
+    column += (2 + rows % 4 if rows % 4 else 0) + (1 if rows >= 4 else 0) + 3 + advance(channels - rows * row)
     parameters: Parameters = {
         "taps_h": kh,
         "taps_w": kw,

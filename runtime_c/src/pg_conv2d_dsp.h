@@ -21,7 +21,7 @@ typedef struct {
 } pg_conv2d_dsp_params;
 
 /* A block: copies a window whose rows lie step bytes apart to one place. */
-typedef void pg_conv2d_dsp_gather(const void *from, void *to, int32_t step);
+typedef void pg_conv_dsp_gather(const void *from, void *to, int32_t step);
 
 /* Whether row oy's windows lie inside the map as far as its height is concerned. */
 PG_INLINE bool pg_conv2d_dsp_row_inside(const pg_window *g, int32_t oy) {

@@ -20,7 +20,10 @@ from projgen import ops, resources
 from projgen.harness.toolchain import HarnessError
 from projgen.kernels import render
 from projgen.kernels.conv_dsp_layouts import MatrixStream
+from projgen.kernels.conv_thumb2_layouts import PixelPairStream
+from projgen.kernels.depthwise_thumb2 import WordTaps
 from projgen.kernels.layouts import Plain, TapMajor
+from projgen.kernels.linear_thumb2 import OutputPairStream
 from projgen.kernels.packed import PairStream, VectorStream
 from projgen.kernels.recurrent_mve_layouts import FactorWeights, GateTable, GateWeights, PairedGates
 from projgen.kernels.recurrent_streams import FactorStream, GruStream, JointFactorStream, LstmStream
@@ -233,6 +236,9 @@ LAYOUTS: tuple[tuple[type[Any], str, str], ...] = (
     (GateTable, "gru", M55),
     (FactorWeights, "gru", M55),
     (MatrixStream, "conv2d", M4),
+    (PixelPairStream, "conv2d", "cortex-m3"),
+    (OutputPairStream, "linear", "cortex-m3"),
+    (WordTaps, "conv2d", "cortex-m3"),
     (TapMajor, "conv2d", "cortex-m3"),
     (Plain, "conv2d", "cortex-m3"),
 )

@@ -148,7 +148,7 @@ def test_pointwise_may_write_over_its_input() -> None:
 def test_dsp_kernels_win_on_dsp_cores_alone() -> None:
     s = sample("map", (8, 8, 16), 16, (5, 5), conv(padding=(2, 2, 2, 2)))
     assert chosen(s, "cortex-m4").kernel == "conv2d_dsp"
-    assert chosen(s, "cortex-m3").kernel == "conv2d_portable"
+    assert chosen(s, "cortex-m3").kernel == "conv2d_thumb2"
 
 
 def test_pairs_are_packed_only_below_the_bound() -> None:

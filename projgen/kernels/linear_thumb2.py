@@ -1,0 +1,138 @@
+"""Fully connected layers on Armv7-M cores without DSP instructions: two outputs in a 64-bit sum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from projgen.ir.graph import Graph, Node
+from projgen.ir.types import DType
+from projgen.kernels.conv_dsp import CTYPES, is_clamped, is_packed
+from projgen.kernels.conv_dsp_layouts import as_words, signed
+from projgen.kernels.conv_thumb2_layouts import byte_words, bytes_of
+from projgen.kernels.costs_thumb2 import linear_block, linear_widen
+from projgen.kernels.layouts import table
+from projgen.kernels.linear import SUFFIX, matrix_numerics, rows_of
+from projgen.kernels.record import Block, KernelChoice, KernelDef, TableRef
+from projgen.targets import Target
+
+Array = npt.NDArray[np.generic]
+
+OFFSET = np.array([128, 0, 128, 0])  # that the bytes A, D, C, B of a word are stored with
+BYTES = (0, 3, 2, 1)  # outputs of a block, byte by byte
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPairStream:
+    """Fully connected w (N, K), b, m for pairs of outputs in a word, four outputs at a time.
+
+    Per four outputs A, B, C, D: bA + 2^24 bB and bC + 2^24 bD, each as low and high word; per input a word of the bytes
+    A + 128, D, C + 128, B, whole quads with at least one input more than there are, of weight 0; mA, mB, mC, mD.
+    Outputs beyond the matrix hold 0.
+    """
+
+    outputs: int
+    inputs: int
+
+    @property
+    def quads(self) -> int:
+        return self.inputs // 4 + 1
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.outputs // 4)
+
+    def pack(self, constants: Mapping[str, Array]) -> Array:
+        w, b, m = (np.asarray(constants[role]).astype(np.int64) for role in ("w", "b", "m"))
+        rows = 4 * self.blocks - self.outputs
+        w = np.pad(w, ((0, rows), (0, 4 * self.quads - self.inputs))).reshape(self.blocks, 4, -1).transpose(0, 2, 1)
+        b, m = (np.pad(v, (0, rows)).reshape(self.blocks, 4) for v in (b, m))
+        starts = b[:, 0::2] + (b[:, 1::2] << 24)
+        halves = np.stack([starts & 0xFFFFFFFF, starts >> 32], axis=2).reshape(self.blocks, 4)
+        weights = byte_words(w[..., BYTES] + OFFSET).reshape(self.blocks, -1)
+        return as_words([np.concatenate([halves, weights, m], axis=1)])
+
+    def unpack(self, table: Array) -> Mapping[str, Array]:
+        rows = table.astype(np.uint32).reshape(self.blocks, -1)
+        halves = rows[:, :4].reshape(self.blocks, 2, 2)
+        starts = signed(halves[..., 1]) << 32 | halves[..., 0].astype(np.int64)
+        first = ((starts & 0xFFFFFF) ^ 0x800000) - 0x800000
+        b = np.stack([first, (starts - first) >> 24], axis=2)
+        stored = bytes_of(rows[:, 4:-4]).reshape(self.blocks, -1, 4)
+        w = ((stored - OFFSET + 128) % 256 - 128)[..., BYTES].transpose(0, 2, 1).reshape(4 * self.blocks, -1)
+        return {
+            "w": w[: self.outputs, : self.inputs].astype(np.int8),
+            "b": b.reshape(-1)[: self.outputs].astype(np.int32),
+            "m": signed(rows[:, -4:]).reshape(-1)[: self.outputs].astype(np.int32),
+        }
+
+
+def _linear(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
+    if not is_packed(graph, node):
+        return None
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
+    outputs, inputs = graph.data(node, "w").shape
+    requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
+    layout = OutputPairStream(outputs, inputs)
+    wide_x, wide_y = x.dtype is DType.INT16, y.dtype is DType.INT16
+    variant = f"{'looped_' if looped else ''}{SUFFIX[y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}"
+    variant += "_clamped" if clamped else ""
+    block, function = f"pg_linear_thumb2_rows_{variant}", f"pg_linear_thumb2_{SUFFIX[x.dtype]}_{variant}"
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
+    rows = rows_of(x)
+    per_row = linear_block(layout.quads, outputs, looped=looped, shift=requant.shift > 0, clamped=clamped)
+    per_row += 5 * inputs + 12 if wide_x else linear_widen(inputs)
+    return KernelChoice(
+        kernel="linear_thumb2_looped" if looped else "linear_thumb2",
+        function=function,
+        struct="pg_linear_thumb2_params",
+        fields={
+            "stream": TableRef("stream"),
+            "rows": rows,
+            "inputs": inputs,
+            "quads": layout.quads,
+            "outputs": outputs,
+            "zero_point": requant.zero_point,
+            "low": requant.low,
+            "high": requant.high,
+        },
+        tables=(table("stream", layout, constants, "bias, weights and multipliers in reading order"),),
+        sources=("pg_linear_thumb2.h",),
+        blocks=(
+            Block(
+                "linear_thumb2_block.h.j2",
+                block,
+                (
+                    ("function", block),
+                    ("looped", int(looped)),
+                    ("wide", int(wide_y)),
+                    ("shift", requant.shift),
+                    ("clamped", int(clamped)),
+                ),
+            ),
+            Block(
+                "linear_thumb2.h.j2",
+                function,
+                (
+                    ("function", function),
+                    ("block", block),
+                    ("x", CTYPES[x.dtype]),
+                    ("y", CTYPES[y.dtype]),
+                    ("wide_x", int(wide_x)),
+                    ("wide_y", int(wide_y)),
+                ),
+            ),
+        ),
+        instructions=rows * (per_row + 16.0) + 8.0 * (4 * layout.quads - inputs - 1) + 30.0,
+        scratch_bytes=16 * layout.quads,
+    )
+
+
+KERNELS = (
+    KernelDef("linear_thumb2", "linear", frozenset({"thumb2"}), _linear),
+    KernelDef("linear_thumb2_looped", "linear", frozenset({"thumb2"}), partial(_linear, looped=True)),
+)
