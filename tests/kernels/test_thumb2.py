@@ -45,6 +45,8 @@ def vectors() -> list[Sample]:
         linear.sample("fc_rows", 61, 5, lead=(7,)),
         linear.sample("fc_to_int16", 43, 6, y=DType.INT16),
         extreme(linear.sample("fc_510", 510, 6, saturating=True, x_zero=-128)),
+        at_the_bound(510, 0),
+        at_the_bound(7, 0),
         *(s for s in ops.registry()["linear"].samples() if not s.graph.has_time),
     ]
 
@@ -182,7 +184,8 @@ FAULTS = (
 @pytest.mark.parametrize(("good", "bad"), FAULTS, ids=[b for _, b in FAULTS])
 def test_a_fault_is_found(good: str, bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     todo = [(s, c) for s, c in everything() if any(good in render_block(b) for b in c.blocks)]
-    todo.sort(key=lambda one: "shift" not in one[0].name)  # where the last bit of a sum shows
+    # Where the last bit of a sum shows, and the first.
+    todo.sort(key=lambda one: "shift" not in one[0].name and "bound" not in one[0].name)
     assert todo
     monkeypatch.setattr(
         "tests.kernels.single_node.render_block", lambda block: render_block(block).replace(good, bad, 1)
