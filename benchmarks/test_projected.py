@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 import projgen
-from benchmarks.projection.cells import first
 from benchmarks.projection.data import Data, Split
 from benchmarks.projection.nets import accuracy, trained
 from benchmarks.projection.rows import ROWS, Row
@@ -175,7 +174,7 @@ def form(model: nn.Module, data: Data, few: Split, folder: Path) -> Form:
 def results(row: Row, folder: Path) -> Iterator[Result]:
     """All levels of one network."""
     data = row.net.load()
-    few = first(data.test, row.int8_tests)
+    few = data.test.some(row.int8_tests)
     dense = trained(row.net, data.train, SEED, Store(ROOT / "build" / "projection"))
     whole = form(dense, data, few, folder / row.name / "dense")
     pca = projgen.NeuronPCA(dense, data.train.batches(), verbosity="off")

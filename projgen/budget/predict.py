@@ -16,8 +16,8 @@ from projgen.schedule import Schedule, schedule
 from projgen.schedule.records import Kind, Phase
 from projgen.targets import Target
 
-_CALL: Final = 9.0  # instructions of a call from the run function
-_BYTES_A_LAYER: Final = 90.0  # its parameters, its call
+CALL: Final = 9.0  # instructions of a call from the run function
+BYTES_A_LAYER: Final = 90.0  # its parameters, its call
 _BYTES: Final = 60.0  # interface
 
 
@@ -29,6 +29,10 @@ class LayerCost:
     kernel: str
     instructions: float
     weight_bytes: int
+
+    def belongs(self, module: str) -> bool:
+        """Whether the node stands for a module of this name, or for a part of it."""
+        return self.source == module or self.source.startswith(f"{module}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def footprint(q: QuantizedModel, target: Target, *, steps: int = 1, optimise: Op
     total = 20.0
     for segment in planned.segments:
         times = steps if segment.phase is Phase.STEP else 1
-        total += times * (segment.instructions + _CALL)
+        total += times * (segment.instructions + CALL)
         alone = sum(c.choice.instructions for c in segment.calls) or 1.0
         for call in segment.calls:
             share = segment.instructions * call.choice.instructions / alone
@@ -110,7 +114,7 @@ def code_bytes(planned: Schedule) -> float:
         for call in segment.calls:
             units |= code_units(call.choice, by_rows=segment.kind is Kind.ROWS)
             layers += 1
-    return _BYTES + _BYTES_A_LAYER * layers + sum(units.values())
+    return _BYTES + BYTES_A_LAYER * layers + sum(units.values())
 
 
 def predict(
@@ -135,8 +139,13 @@ def predict(
     if not isinstance(q, QuantizedModel):
         data = [inputs] if calibration is None else calibration
         q = quantize(q, data, equalise=equalise, keep_dead_channels=True)
+    return footprint(q, target, steps=steps_of(q, inputs), optimise=optimise)
+
+
+def steps_of(q: QuantizedModel, inputs: tuple[Any, ...]) -> int:
+    """The steps of an inference with these inputs, (N, ...) each: 1 where nothing runs over time."""
     steps = 1
     for port, x in zip(q.graph.inputs, inputs, strict=True):
         if q.graph.type(port.value).has_time:
             steps = max(steps, port.to_ir(np.asarray(x)).shape[1])
-    return footprint(q, target, steps=steps, optimise=optimise)
+    return steps

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SIZE: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE]\+?[0-9]+)?)\s*([A-Za-z]*)\s*")
 _BYTES: Final = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "k": 1024, "mb": 1000**2, "mib": 1024**2, "m": 1024**2}
 _COUNTS: Final = {"": 1, "k": 1000, "m": 1_000_000, "g": 1_000_000_000}
+_BLOCKS: Final = {"mve": 8, "neon": 8, "dsp": 4}  # by the features of a target, those with larger blocks first
 _SIZES: Final = "a number of bytes, or one with B, KB, KiB, MB or MiB, e.g. 64KiB"
 
 
@@ -89,6 +90,12 @@ class Budget:
         if not isinstance(self.target, Target):
             raise TypeError("the target of a budget is loaded when the budget is made")
         return self.target
+
+    @property
+    def block(self) -> int:
+        """Units, channels or ranks that the target's kernels take at a time: eight lanes of a vector, or two pairs."""
+        isa = self.machine.isa
+        return next((size for feature, size in _BLOCKS.items() if feature in isa), 1)
 
     @property
     def favour(self) -> Optimise:

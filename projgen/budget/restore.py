@@ -58,7 +58,7 @@ def restore_for(projected: nn.Module, original: nn.Module, data: Any, target: Ta
 
 
 def _cost(footprint: Footprint, module: str, optimise: Optimise) -> float:
-    mine = [c for c in footprint.layers if c.source == module or c.source.startswith(f"{module}.")]
+    mine = [c for c in footprint.layers if c.belongs(module)]
     return sum(c.weight_bytes if optimise == "flash" else c.instructions for c in mine)
 
 

@@ -32,7 +32,7 @@ class _Class:
 
 
 def allocations(
-    model: nn.Module, rankings: Sequence[Ranking], fractions: Sequence[float]
+    model: nn.Module, rankings: Sequence[Ranking], fractions: Sequence[float], block: int = 1
 ) -> Iterator[tuple[float, tuple[int, ...], bool]]:
     """Numbers of units to try: an equal share of all groups, and a share of each by predicted loss.
 
@@ -43,13 +43,19 @@ def allocations(
         (fraction, units kept per group, whether all groups keep that share).
     Args:
         rankings: of the groups. fractions: of the units, or of their learnables.
+        block: how many units the kernels of a target take at a time: the nearest multiple of it is kept, since more
+            within a block cost nothing there.
     """
     classes = _classes(model, rankings)
     seen: set[tuple[int, ...]] = set()
     for fraction in fractions:
-        equal = [max(1, round(fraction * c.size)) for c in classes]
+        equal = [_whole_blocks(max(1, round(fraction * c.size)), c.size, block) for c in classes]
         budget = sum(k * c.price for k, c in zip(equal, classes, strict=True))
-        for counts in (equal, _cheapest(classes, budget)) if len(classes) > 1 else (equal,):
+        tried = [equal]
+        if len(classes) > 1:
+            apart = zip(_cheapest(classes, budget), classes, strict=True)
+            tried.append([_whole_blocks(k, c.size, block) for k, c in apart])
+        for counts in tried:
             sizes = [0] * len(rankings)
             for count, c in zip(counts, classes, strict=True):
                 for member in c.members:
@@ -57,6 +63,11 @@ def allocations(
             if tuple(sizes) not in seen and any(k < c.size for k, c in zip(counts, classes, strict=True)):
                 seen.add(tuple(sizes))
                 yield fraction, tuple(sizes), counts is equal
+
+
+def _whole_blocks(count: int, size: int, block: int) -> int:
+    """The nearest multiple of ``block`` to a number of units of a group; fewer than one block stay as they are."""
+    return count if count < block else min(size, (count + block // 2) // block * block)
 
 
 def _cheapest(classes: list[_Class], budget: float) -> list[int]:

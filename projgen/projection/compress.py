@@ -101,7 +101,10 @@ def compress(
     found: list[Forecast] = []
     if method == "output" and sized:
         with clock.stage("selection"):
-            found = forecasts(own, layers, pca.collected.layers, pca.example(own), prune=prune, clock=clock)
+            block = 1 if budget is None else budget.block
+            found = forecasts(
+                own, layers, pca.collected.layers, pca.example(own), prune=prune, clock=clock, block=block
+            )
     work: PcaWork | Predictor
     with clock.stage("ranks"):
         if found:

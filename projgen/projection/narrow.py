@@ -32,7 +32,7 @@ from projgen.projection.units import mark, settle, trial_inputs
 FRACTIONS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.26, 0.23, 0.2, 0.16, 0.13, 0.1, 0.08, 0.05, 0.03)
 _LARGE_FRACTIONS = (1.0, 0.7, 0.5, 0.35, 0.2, 0.1)
 _LARGE = 1_000_000
-_STATISTICS = 1024
+STATISTICS = 1024
 _REFIT = 4096
 _MEASURED = 5
 _BEHIND = 4.0
@@ -129,10 +129,12 @@ def forecasts(
     *,
     prune: bool | str,
     clock: Clock | None = None,
+    block: int = 1,
 ) -> list[Forecast]:
     """The whole network first, then every keep fraction unless ``prune`` is False.
 
     Args:
+        block: units that the kernels of a target take at a time.
         example: a batch to export the model with.
         clock: counts the stage "ranks" of the whole network.
     """
@@ -149,7 +151,7 @@ def forecasts(
     allowed = {layer.module_name for layer in layers}
     settle(teacher, groups, {(s.layer.module_name, s.layer.cell) for s in stats.values()}, allowed, few)
     rankings = unit_rankings(teacher, stats, allowed, groups)
-    for fraction, equal, kept, model, here in _fractions(teacher, layers, rankings):
+    for fraction, equal, kept, model, here in _fractions(teacher, layers, rankings, block):
         narrow = narrowed_stats(stats, here, kept)
         rows = {name: chosen for r, chosen in kept for name in r.group.producers}
         start = Start(fraction, model, here, narrow, _row_index(teacher, rows))
@@ -198,10 +200,10 @@ def best_candidate(
     """
     budget, fitting = reachable(found, goal, prune=prune)
     narrower, tried = _promising(fitting, budget, error_of if found[0].size < _LARGE else None)
-    few = samples_of(batches, teacher, _STATISTICS)
+    few = samples_of(batches, teacher, STATISTICS)
     made: list[Candidate] = []
     for forecast in tried:
-        start, work = _restarted(forecast, few, device)
+        start, work = restarted(forecast, few, device)
         for candidate in _projections(
             teacher, start, work, forecast.size - budget, error_of, batches, device, reporter, trials=True
         ):
@@ -213,7 +215,7 @@ def best_candidate(
         return best
     for forecast in narrower:
         if forecast not in tried:
-            start, work = _restarted(forecast, few, device)
+            start, work = restarted(forecast, few, device)
             removal = forecast.size - budget
             made += _projections(teacher, start, work, removal, error_of, batches, device, reporter, trials=False)
     widths = {tuple(layer.outputs for layer in candidate.layers): candidate for candidate in sorted(made, key=_badness)}
@@ -242,7 +244,7 @@ def _badness(candidate: Candidate) -> float:
     return -candidate.error
 
 
-def _restarted(forecast: Forecast, samples: list[tuple[Tensor, ...]], device: torch.device) -> tuple[Start, Predictor]:
+def restarted(forecast: Forecast, samples: list[tuple[Tensor, ...]], device: torch.device) -> tuple[Start, Predictor]:
     """The start of a forecast with statistics of its own if it is narrower."""
     start = forecast.start
     if start.fraction == 1.0:
@@ -263,12 +265,12 @@ def predicted_candidate(found: list[Forecast], goal: float, *, prune: bool | str
 
 
 def _fractions(
-    teacher: nn.Module, layers: list[Layer], rankings: list[Ranking]
+    teacher: nn.Module, layers: list[Layer], rankings: list[Ranking], block: int
 ) -> Iterator[tuple[float, bool, list[tuple[Ranking, Array]], nn.Module, list[Layer]]]:
     """Per keep fraction, and whether it is the same for all groups: kept units, narrowed network, its layers."""
     names = {layer.name for layer in layers}
     fractions = FRACTIONS if count_learnables(teacher) < _LARGE else _LARGE_FRACTIONS
-    for fraction, sizes, equal in allocations(teacher, rankings, fractions[1:]):
+    for fraction, sizes, equal in allocations(teacher, rankings, fractions[1:], block):
         kept = [(r, np.sort(r.order[:size])) for r, size in zip(rankings, sizes, strict=True)]
         model = narrowed(teacher, kept)
         yield fraction, equal, kept, model, [layer for layer in find_layers(model) if layer.name in names]

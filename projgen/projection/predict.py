@@ -33,6 +33,7 @@ from projgen.projection.ranks import DENSE, Choice, Options, explained_options, 
 _GRID = (24, 0.9)
 _COARSE_GRID = (12, 0.75)
 _WIDE = 200
+_SMALL, _BLOCK, _FINE = 8, 4, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,15 @@ class Weighting:
     hidden: float = 1.0
     form: str = ""
     shared: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """Choices of one layer, or of several layers together, and the predicted loss of each, (n,)."""
+
+    layers: tuple[Layer, ...]
+    choices: tuple[tuple[Choice, ...], ...]
+    loss: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,13 @@ class _Table:
     def loss(self, weighting: Weighting) -> Array:
         """The bent loss of every option."""
         return np.asarray(weighting.read * self.read + weighting.hidden * self.hidden)
+
+    def alternatives(self) -> Alternatives:
+        """The options of least loss for their learnables, and those of round ranks."""
+        plain = Weighting()
+        front = set(self.options(plain).choices)
+        few = [i for i, choice in enumerate(self.choices) if choice in front or _round(choice)]
+        return Alternatives((self.layer,), tuple((self.choices[i],) for i in few), self.loss(plain)[few])
 
     def kept(self, weighting: Weighting) -> Array:
         """Indices of the options of the wanted form."""
@@ -91,6 +108,18 @@ class _Sharing:
     def error(self, choice: Choice) -> float:
         assert choice.r_in is not None
         return float(self.errors[choice.joint][choice.r_in])
+
+    def alternatives(self, table: _Table) -> Alternatives:
+        """The options of the cell that have a projector, with the reader behind it.
+
+        Args:
+            table: of the cell.
+        """
+        found = [(i, choice, self.choice(choice)) for i, choice in enumerate(table.choices)]
+        usable = [(i, a, b) for i, a, b in found if b is not None and _round(a)]
+        losses = table.loss(Weighting())[[i for i, _, _ in usable]]
+        losses = losses + np.array([self.error(b) for _, _, b in usable])
+        return Alternatives((self.rnn, self.reader), tuple((a, b) for _, a, b in usable), losses)
 
     def options(
         self, table: _Table, rnn: Options[Choice], reader: Options[Choice], weighting: Weighting, of_reader: Weighting
@@ -177,6 +206,15 @@ class Predictor:
         dense = sum(dense_cost(table.layer) for table in self._tables)
         return dense - sum(int(option.cost.min()) for option in self._options({}))
 
+    def singles(self) -> list[Alternatives]:
+        """Of each layer what is worth trying whatever a choice costs: the best of every number of learnables, and the
+        round ranks, of which kernels make most."""
+        return [table.alternatives() for table in self._tables]
+
+    def pairs(self) -> list[Alternatives]:
+        """Of each RNN cell with a reader what is worth trying with the projector shared."""
+        return [sharing.alternatives(table) for sharing, table in self._sharings()]
+
     def removed(self, chosen: Mapping[str, Choice]) -> int:
         """Learnables that a choice removes."""
         pairs = [(table.layer, chosen[table.layer.name]) for table in self._tables]
@@ -216,6 +254,10 @@ class Predictor:
     def cells_with_readers(self) -> set[str]:
         """Names of the RNN cells whose output projector a reader may share."""
         return {sharing.rnn.name for sharing in self._shared.values()}
+
+    def _sharings(self) -> list[tuple[_Sharing, _Table]]:
+        tables = {table.layer.name: table for table in self._tables}
+        return [(sharing, tables[sharing.rnn.name]) for sharing in self._shared.values()]
 
     def _sharing(self, rnn: Layer, reader: Layer) -> _Sharing:
         solved = self._solved[rnn.name]
@@ -313,6 +355,11 @@ class Predictor:
         if r_in is not None:
             row[Choice(r_in, None, separable=separable)] = (float(rows[-1]), 0.0)
         return row
+
+
+def _round(choice: Choice) -> bool:
+    """Whether ranks are small, or multiples of what kernels take at a time."""
+    return all(r is None or r <= _SMALL or r % (_BLOCK if r <= _FINE else 2 * _BLOCK) == 0 for r in choice[:2])
 
 
 def _positions(stats: LayerStats) -> float:

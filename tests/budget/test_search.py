@@ -81,3 +81,46 @@ def test_wrong_use() -> None:
         projgen.compress(model, x, budget="flash=3")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a budget with method 'pca'"):
         projgen.compress(model, x, budget=Budget(flash=5000), method="pca")
+
+
+def beats() -> tuple[nn.Module, torch.Tensor]:
+    """A network of three strided convolutions and two fully connected layers, on sums of a few slow waves."""
+    torch.manual_seed(4)
+    model = nn.Sequential(
+        nn.Conv1d(1, 8, 7, stride=2, padding=3), nn.ReLU(), nn.Conv1d(8, 16, 5, stride=2, padding=2), nn.ReLU(),
+        nn.Conv1d(16, 32, 5, stride=2, padding=2), nn.ReLU(), nn.MaxPool1d(5), nn.Flatten(), nn.Linear(64, 32),
+        nn.ReLU(), nn.Linear(32, 2),
+    ).eval()  # fmt: skip
+    time = torch.arange(80) / 80
+    waves = torch.stack([torch.sin(2 * torch.pi * k * time + k) for k in range(1, 7)])
+    return model, (torch.randn(200, 6) @ waves)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("target", "limit", "prune"),
+    [("cortex-m4", "instructions", False), ("cortex-m55", "instructions", False), ("cortex-m55", "flash", "auto")],
+)
+def test_no_layer_is_slower_or_larger_than_dense(target: str, limit: str, prune: bool | str) -> None:
+    model, x = beats()
+    machine = load_target(target)
+    dense = predict(model, machine, x.numpy())
+    allowed = {"instructions": 0.8 * dense.instructions, "flash": dense.flash - 0.4 * dense.weight_bytes}[limit]
+    budget = Budget(machine, **{limit: allowed})
+    small, info = projgen.compress(model, x, budget=budget, prune=prune, verbosity="off")
+    found = predict(projgen.unpack_projected_layers(small), machine, x.numpy(), equalise=True)
+    assert found.cost(limit) <= allowed
+    assert info.layer_names or prune
+    for name in (d.name for d in info.layers):
+        before, after = ([c for c in f.layers if c.belongs(name)] for f in (dense, found))
+        assert sum(c.instructions for c in after) <= sum(c.instructions for c in before), name
+        assert sum(c.weight_bytes for c in after) <= sum(c.weight_bytes for c in before), name
+
+
+def test_units_are_those_of_whole_blocks() -> None:
+    model, x = beats()
+    dense = predict(model, load_target("cortex-m55"), x.numpy())
+    budget = Budget("cortex-m55", instructions=0.5 * dense.instructions)
+    assert budget.block == 8 and Budget("cortex-m4", flash=1).block == 4 and Budget("cortex-m3", flash=1).block == 1
+    _, info = projgen.compress(model, x, budget=budget, prune=True, verbosity="off")
+    assert all(d.units[1] % 8 == 0 or d.units[1] < 8 for d in info.layers[:-1])
+    assert any(d.units[1] < d.units[0] for d in info.layers)
