@@ -49,7 +49,8 @@ class Namer:
 
     def local(self, root: str) -> str:
         """The run function's pointer to a value in the arena."""
-        born = next(s.index for s in self.schedule.segments if s.output == root)
+        views = self.schedule.lowered.views
+        born = next(s.index for s in self.schedule.segments if s.output and views[s.output].root == root)
         return f"b{born}_{identifier(root)}"
 
     def pointer(self, value: str) -> tuple[str, int]:

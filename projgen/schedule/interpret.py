@@ -149,7 +149,8 @@ def _integer(machine: _Machine, call: Call, args: dict[str, Array], node: Node |
     over_time = graph.type(call.node.output).has_time
     if over_time:
         args = {r: a[:, None] if graph.arg(call.node, r).type.has_time else a for r, a in args.items()}
-    y = meaning(node or call.node, {**_constants(machine, call), **args})
+    known = {**_constants(machine, call), **args}
+    y = meaning(node or call.node, {role: known[role] for role in call.node.inputs})
     return y[:, 0] if over_time else y
 
 

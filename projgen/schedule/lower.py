@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from projgen.errors import UnsupportedError
-from projgen.ir.attrs import Gru, Lstm, MeanTime, Reshape, Select, Slice, Transpose
+from projgen.ir.attrs import Concat, Gru, Lstm, MeanTime, Reshape, Select, Slice, Transpose
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import TIME, TensorType
 from projgen.kernels.record import KernelChoice
@@ -20,10 +20,17 @@ from projgen.targets import Target
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What a search over schedules may change: kernels by node name, and the regions to stream (their nodes' names)."""
+    """What a search over schedules may change.
+
+    Attributes:
+        kernels: by node name.
+        streamed: the regions to stream, as the names of their nodes.
+        joined: whether parts of a Concat are written where they belong, if nothing forbids it, or copied there.
+    """
 
     kernels: Mapping[str, KernelChoice] = field(default_factory=dict)
     streamed: frozenset[tuple[str, ...]] = frozenset()
+    joined: bool = True
 
 
 def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Overrides | None = None) -> Lowered:
@@ -39,8 +46,10 @@ def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Over
     overrides = overrides or Overrides()
     late = _late(graph)
     one_row = _one_row(graph)
-    views = _views(graph, one_row)
-    executed = [n for n in graph.nodes if views[n.output].root == n.output]
+    alone = _views(graph, one_row)
+    parts = _parts(graph, alone, late) if overrides.joined else {}
+    views = {value: _joined(view, parts) for value, view in alone.items()}
+    executed = [n for n in graph.nodes if alone[n.output].root == n.output and not _is_joined(n, parts)]
     calls = {
         n.name: Call(
             n,
@@ -143,6 +152,44 @@ def _views(graph: Graph, one_row: frozenset[str]) -> dict[str, View]:
             source = views[node.inputs["x"]]
             views[node.output] = View(source.root, source.offset + offset)
     return views
+
+
+def _parts(graph: Graph, views: Mapping[str, View], late: frozenset[str]) -> dict[str, View]:
+    """Values that are computed where a Concat has them: each one's place in the Concat's output.
+
+    A Concat needs no code where its parts lie one after the other in its output, and each of them is a buffer of its
+    own that is made in the same phase, that no other Concat has, and that no output of the model shares.
+    """
+    parts: dict[str, View] = {}
+    given = {views[p.value].root for p in (*graph.inputs, *graph.outputs)}
+    for node in reversed(graph.nodes):  # of nested ones the outer first: what it holds has its place then
+        out = graph.type(node.output)
+        if not isinstance(node.attrs, Concat) or _contiguous(out, node.attrs.axis, 0) is None:
+            continue
+        found: dict[str, View] = {}
+        offset = 0
+        for value in node.inputs.values():
+            own = value in views and views[value] == View(value) and value not in given
+            if own and value not in parts and _phase(graph, value, late) is _phase(graph, node.output, late):
+                found[value] = View(node.output, offset)
+            offset += graph.type(value).nbytes
+        if len(found) == len(node.inputs):
+            parts |= found
+    return parts
+
+
+def _joined(view: View, parts: Mapping[str, View]) -> View:
+    """A view of a part as one of the Concat that holds it, of the outermost where they are nested."""
+    while view.root in parts:
+        outer = parts[view.root]
+        view = View(outer.root, outer.offset + view.offset)
+    return view
+
+
+def _is_joined(node: Node, parts: Mapping[str, View]) -> bool:
+    """Whether a Concat's parts are computed in their places."""
+    held = (parts.get(value) for value in node.inputs.values())
+    return isinstance(node.attrs, Concat) and all(p is not None and p.root == node.output for p in held)
 
 
 def _view_offset(graph: Graph, node: Node, one_row: frozenset[str]) -> int | None:

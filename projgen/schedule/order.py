@@ -18,7 +18,7 @@ _BEAM: Final = 32  # orders kept at every step
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What a segment does to memory: maps read, the map made and its bytes, bytes in use only meanwhile."""
+    """What a segment does to memory: buffers read, the one written and its bytes, bytes in use only meanwhile."""
 
     segment: Segment
     reads: frozenset[str]
@@ -58,13 +58,14 @@ def _bound(lowered: Lowered) -> tuple[int, int]:
 
 def _step(lowered: Lowered, segment: Segment) -> _Step:
     roots = {value: lowered.views[value].root for value in segment.inputs}
-    in_arena = segment.output and segment.output not in lowered.direct
+    output = lowered.views[segment.output].root if segment.output else ""
+    in_arena = output and output not in lowered.direct
     meanwhile = align(segment.scratch_bytes) + sum(align(r.ring_bytes) for r in segment.rings)
     return _Step(
         segment,
         frozenset(roots.values()),
-        segment.output,
-        align(lowered.bytes(segment.output)) if in_arena else 0,
+        output,
+        align(lowered.bytes(output)) if in_arena else 0,
         meanwhile + sum(align(p.bytes) for p in segment.pads),
         {roots[value]: lead for value, lead in segment.in_place.items()},
     )
@@ -72,15 +73,30 @@ def _step(lowered: Lowered, segment: Segment) -> _Step:
 
 def _is_chain(steps: Sequence[_Step]) -> bool:
     """Whether each step needs the one before it, so that there is one order."""
-    return all(a.output in b.reads for a, b in pairwise(steps))
+    written = [s.output for s in steps if s.output]
+    return len(written) == len(set(written)) and all(a.output in b.reads for a, b in pairwise(steps))
+
+
+def _needs(lowered: Lowered, steps: Sequence[_Step]) -> list[set[int]]:
+    """Steps before each: those that write bytes which it reads."""
+    made = [(i, lowered.extent(s.segment.output)) for i, s in enumerate(steps) if s.output]
+    return [
+        {
+            i
+            for root, low, high in map(lowered.extent, step.segment.inputs)
+            for i, (other, begin, end) in made
+            if root == other and begin < high and low < end
+        }
+        for step in steps
+    ]
 
 
 def _best(lowered: Lowered, steps: Sequence[_Step]) -> list[Segment]:
     """An order of the steps of one phase."""
-    made = {s.output: i for i, s in enumerate(steps) if s.output}
+    made = {s.output for s in steps}
     readers = {root: {i for i, s in enumerate(steps) if root in s.reads} for s in steps for root in s.reads}
     sizes = {root: align(lowered.bytes(root)) for root in readers if root not in lowered.direct}
-    needs = [{made[root] for root in s.reads if root in made} for s in steps]
+    needs = _needs(lowered, steps)
     before = frozenset(root for root in sizes if root not in made)
     beam = [_Order(0, sum(sizes[r] for r in before), (), before)]
     for _ in steps:
@@ -93,8 +109,9 @@ def _best(lowered: Lowered, steps: Sequence[_Step]) -> list[Segment]:
                 after = done | {i}
                 dying = {r for r in step.reads & order.held if readers[r] <= after}
                 shared = max((min(sizes[r], step.bytes - step.leads[r]) for r in dying & set(step.leads)), default=0)
-                in_use = order.live + step.bytes + step.meanwhile - max(0, shared)
-                made_map = {step.output} & set(sizes)
+                new_bytes = 0 if step.output in order.held else step.bytes
+                in_use = order.live + new_bytes + step.meanwhile - max(0, shared)
+                made_map = {step.output} & set(sizes) - order.held
                 live = order.live - sum(sizes[r] for r in dying) + sum(sizes[r] for r in made_map)
                 held = (order.held - dying) | made_map
                 new = _Order(max(order.peak, in_use), live, (*order.taken, i), frozenset(held))

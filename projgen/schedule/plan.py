@@ -56,10 +56,12 @@ def demand(lowered: Lowered) -> Demand:
     end = len(lowered.segments) - 1
     for segment in lowered.segments:
         if segment.output:
-            first.setdefault(segment.output, segment.index)
-            last[segment.output] = max(last.get(segment.output, 0), segment.index)
+            root = lowered.views[segment.output].root
+            first.setdefault(root, segment.index)
+            last[root] = max(last.get(root, 0), segment.index)
         for value in segment.inputs:
-            last[lowered.views[value].root] = segment.index
+            root = lowered.views[value].root
+            last[root] = max(last.get(root, 0), segment.index)
     buffers: list[Buffer] = []
     for port in lowered.graph.inputs:
         # A step model reads its input at every step, but a step's input is dead after that step.

@@ -212,9 +212,10 @@ class View:
 class Lowered:
     """Segments before memory is planned.
 
-    ``views`` maps every activation to the buffer that holds its bytes (itself, for a buffer's owner); ``direct`` maps
-    buffers written straight to the caller's memory to their output port; ``one_row`` holds the outputs of loops that
-    keep only the row computed last.
+    ``views`` maps every activation to the buffer that holds its bytes (itself, for a buffer's owner; the output of a
+    Concat without code is a buffer into which several segments write its parts); ``direct`` maps buffers written
+    straight to the caller's memory to their output port; ``one_row`` holds the outputs of loops that keep only the row
+    computed last.
     """
 
     graph: Graph
@@ -242,6 +243,12 @@ class Lowered:
         """Bytes of a value's own buffer: the whole map, one step, or the one row that a loop keeps."""
         t = self.graph.type(root)
         return t.nbytes // int(t.shape[0]) if root in self.one_row else t.nbytes
+
+    def extent(self, value: str) -> tuple[str, int, int]:
+        """The buffer that holds a value, its first byte there and the one behind its last."""
+        view = self.views[value]
+        kept = self.bytes(value) if value in self.one_row else self.graph.type(value).nbytes
+        return view.root, view.offset, view.offset + kept
 
     def input_port(self, root: str) -> int | None:
         """Number of the graph input that ``root`` is, or None."""

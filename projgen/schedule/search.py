@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from projgen.ir.attrs import Concat
 from projgen.ir.graph import Graph
 from projgen.kernels.record import KernelChoice
 from projgen.options import CompileOptions
@@ -40,9 +41,23 @@ def schedule(graph: Graph, target: Target, options: CompileOptions, overrides: O
         lowered = ordered(lower(graph, target, options, overrides))
         best = Schedule(lowered, plan(lowered))
     else:
-        best = _Search(graph, target, options).best()
+        best = _searched(graph, target, options).schedule
     verify(best)
     return best
+
+
+def _searched(graph: Graph, target: Target, options: CompileOptions) -> _State:
+    """The best schedule, parts of a Concat in their places; copied there only where that shrinks RAM at a low price.
+
+    In its place a part keeps room for those that are made later.
+    """
+    joined = _Search(graph, target, options, Overrides()).best()
+    made = {c.node.name for s in joined.schedule.segments for c in s.calls}
+    if all(n.name in made for n in graph.nodes if isinstance(n.attrs, Concat)):
+        return joined
+    copied = _Search(graph, target, options, Overrides(joined=False)).best()
+    cheap = options.optimise == "ram" or copied.cost <= _DEARER * joined.cost
+    return copied if cheap and copied.size < joined.size else joined
 
 
 def _size(s: Schedule) -> tuple[int, int]:
@@ -80,27 +95,27 @@ class _State:
 class _Search:
     """Greedy: stream a region around the fullest moment, then take kernels with less scratch, while RAM shrinks."""
 
-    def __init__(self, graph: Graph, target: Target, options: CompileOptions) -> None:
+    def __init__(self, graph: Graph, target: Target, options: CompileOptions, first: Overrides) -> None:
         self.graph, self.target, self.options = graph, target, options
-        lowered = lower(graph, target, options).segments
+        lowered = lower(graph, target, options, first).segments
         alone = {c.node.name: c.choice for s in lowered for c in s.calls}
         times = {c.node.name: s.repeats * (STEPS if s.phase is Phase.STEP else 1) for s in lowered for c in s.calls}
         nodes = [n for n in graph.nodes if n.name in alone]
         self.able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
         chosen = pick(self.able, alone, options.optimise, target.flash_bytes, times)
-        self.start = self._planned(self._trial(Overrides(chosen)))
+        self.start = self._planned(self._trial(replace(first, kernels=chosen)))
         self.limit = _DEARER * self.start.cost
         self.rows = {n.name: self._row_choice(chosen[n.name], self.able[n.name]) for n in nodes}
         self.lean = {n.name: self._lean_choice(self.rows[n.name], self.able[n.name]) for n in nodes}
         calls = [Call(n, self.rows[n.name]) for n in nodes]
         self.regions = [tuple(c.node.name for c in region) for region in stream.regions(graph, calls, _LONGEST)]
 
-    def best(self) -> Schedule:
+    def best(self) -> _State:
         state = self._descended(self.start)
         if self.options.optimise == "ram":  # what costs little first, or whatever saves most first
             self.limit = float("inf")
             state = min((self._descended(s) for s in (state, self.start)), key=lambda s: s.key)
-        return state.schedule
+        return state
 
     def _descended(self, state: _State) -> _State:
         while (found := self._better(state, self._streaming(state))) is not None:
@@ -143,9 +158,8 @@ class _Search:
                 freed = {n for r in held.streamed - others for n in r}
                 kernels = {**held.kernels, **{n: self.start.overrides.kernels[n] for n in freed}}
                 for taken in (self.rows, self.lean):
-                    yield self._trial(
-                        Overrides({**kernels, **{n: taken[n] for n in region}}, frozenset({region, *others}))
-                    )
+                    choices = {**kernels, **{n: taken[n] for n in region}}
+                    yield self._trial(replace(held, kernels=choices, streamed=frozenset({region, *others})))
 
     def _leaner(self, start: _State) -> _State:
         """Kernels of less scratch where they shrink RAM, be it only several of them together."""
@@ -167,7 +181,13 @@ class _Search:
         """One change undone that saves cost and takes no RAM, if there is one."""
         held, first = state.overrides, self.start.overrides.kernels
         trials = [
-            self._trial(Overrides({**held.kernels, **{n: first[n] for n in region}}, held.streamed - {region}))
+            self._trial(
+                replace(
+                    held,
+                    kernels={**held.kernels, **{n: first[n] for n in region}},
+                    streamed=held.streamed - {region},
+                )
+            )
             for region in sorted(held.streamed)
         ]
         streamed = {n for region in held.streamed for n in region}

@@ -6,12 +6,16 @@ A failure is a fault of projgen, never of the user: it raises ``ScheduleError``,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from projgen.ir.graph import Graph
+from projgen.ir.attrs import Concat
+from projgen.ir.graph import Graph, Node
 from projgen.schedule import stream
-from projgen.schedule.records import ALIGN, ArenaPlan, Buffer, Kind, Phase, Schedule, Segment
+from projgen.schedule.records import ALIGN, ArenaPlan, Buffer, Kind, Lowered, Phase, Schedule, Segment
+
+Extent = tuple[str, int, int]  # buffer, first byte, the one behind the last
 
 
 class ScheduleError(Exception):
@@ -31,8 +35,8 @@ def verify(schedule: Schedule) -> None:
 
 def _check_order(schedule: Schedule) -> None:
     """Every node runs once, each value is written before it is read, the tail follows the steps."""
-    graph, views = schedule.graph, schedule.lowered.views
-    ready = {p.value for p in graph.inputs}
+    graph, lowered = schedule.graph, schedule.lowered
+    ready = [lowered.extent(p.value) for p in graph.inputs]
     done: list[str] = []
     seen_tail = False
     for place, segment in enumerate(schedule.segments):
@@ -43,20 +47,43 @@ def _check_order(schedule: Schedule) -> None:
         elif seen_tail:
             raise ScheduleError(f"segment {segment.name!r} runs at every step, after the tail")
         for value in segment.inputs:
-            if views[value].root not in ready:
+            if not _is_written(lowered.extent(value), ready):
                 raise ScheduleError(f"segment {segment.name!r} reads {value!r} before it is written")
         if segment.kind is not Kind.FINISH:
             done.extend(c.node.name for c in segment.calls)
         if segment.output:
-            if segment.output in ready:
+            root, low, high = lowered.extent(segment.output)
+            if any(root == other and begin < high and low < end for other, begin, end in ready):
                 raise ScheduleError(f"{segment.output!r} is written twice")
-            ready.add(segment.output)
-    executed = [n.name for n in graph.nodes if views[n.output].root == n.output]
+            ready.append((root, low, high))
+    executed = [n.name for n in graph.nodes if not _needs_no_code(lowered, n)]
     if sorted(done) != sorted(executed):
         raise ScheduleError(f"nodes {sorted(set(executed) ^ set(done))} don't run exactly once")
     for port in graph.outputs:
-        if views[port.value].root not in ready:
+        if not _is_written(lowered.extent(port.value), ready):
             raise ScheduleError(f"output {port.name!r} is never written")
+
+
+def _is_written(wanted: Extent, ready: Sequence[Extent]) -> bool:
+    """Whether every byte of an extent lies in those already written."""
+    root, reached, end = wanted
+    for _, low, high in sorted(e for e in ready if e[0] == root):
+        if low <= reached:
+            reached = max(reached, high)
+    return reached >= end and any(e[0] == root for e in ready)
+
+
+def _needs_no_code(lowered: Lowered, node: Node) -> bool:
+    """Whether a node's output is there without it: a view lies inside its input, a Concat's parts tile its output."""
+    root, low, high = lowered.extent(node.output)
+    if isinstance(node.attrs, Concat):
+        parts = [lowered.extent(v) if v in lowered.views else ("", 0, 0) for v in node.inputs.values()]
+        edges = [low, *(end for _, _, end in parts)]
+        return edges[-1] == high and all(p[:2] == (root, edge) for p, edge in zip(parts, edges, strict=False))
+    if "x" not in node.inputs or root == node.output:
+        return False
+    other, begin, end = lowered.extent(node.inputs["x"])
+    return root == other and begin <= low and high <= end
 
 
 def check_memory(plan: ArenaPlan) -> None:
@@ -99,13 +126,14 @@ def _check_places(schedule: Schedule) -> None:
         if view.offset % t.dtype.bytes or view.offset + t.nbytes > lowered.bytes(view.root):
             raise ScheduleError(f"view {value!r} leaves the buffer of {view.root!r}")
     for segment in schedule.segments:
-        for value in segment.inputs:
+        for value in (*segment.inputs, *([segment.output] if segment.output else [])):
             root = lowered.views[value].root
             if root in lowered.direct or lowered.input_port(root) is not None:
                 continue
             buffer = schedule.plan[root]
             if not buffer.first <= segment.index <= buffer.last:
-                raise ScheduleError(f"segment {segment.name!r} reads {value!r} outside its lifetime")
+                does = "writes" if value == segment.output else "reads"
+                raise ScheduleError(f"segment {segment.name!r} {does} {value!r} outside its lifetime")
     for new, old, lead in schedule.plan.overlays:
         segment = next(s for s in schedule.segments if s.output == new)
         if (old, lead) not in {(lowered.views[v].root, allowed) for v, allowed in segment.in_place.items()}:

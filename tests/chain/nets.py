@@ -9,7 +9,16 @@ from projgen.ir.graph import Graph
 from projgen.ir.types import TIME
 from projgen.ops.recurrent_samples import Case, sample
 from tests.chain.support import Part, draw, part
-from tests.schedule.nets import Net, depthwise_pointwise, recurrent, residual, sample_lut, sample_of, static_recurrent
+from tests.schedule.nets import (
+    Net,
+    depthwise_pointwise,
+    halves,
+    recurrent,
+    residual,
+    sample_lut,
+    sample_of,
+    static_recurrent,
+)
 
 
 def _stacked() -> Graph:
@@ -39,6 +48,7 @@ def nets() -> dict[str, Part]:
     graphs = {
         "residual": residual(),
         "two_in_two_out": _two_inputs(),
+        "joined": halves(),
         "streamed": depthwise_pointwise(9, 7, 8, 8),
         "lstm_rows": static_recurrent("lstm", "lstm_3_5_k2"),
         "gru_rows": static_recurrent("gru", "gru_3_5_k1", 7, last=False),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from projgen.ir.attrs import Conv2d, Reshape, Select
+from projgen.ir.attrs import Concat, Conv2d, Reshape, Select
 from projgen.ir.graph import Array, Graph, Node, Port, Stage, Value
 from projgen.ir.types import DType, Quant, TensorType
 from projgen.ops import conv, conv_residual, linear, registry
@@ -50,6 +50,18 @@ class Net:
         t = self.values[x].type
         node = Node(f"{op}{len(self.nodes)}", op, {"x": x}, "", attrs)
         return self._add(node, t.with_shape(shape))  # type: ignore[arg-type]
+
+    def concat(self, axis: int, *parts: str) -> str:
+        t = self.values[parts[0]].type
+        size = sum(int(self.values[p].type.shape[axis]) for p in parts)
+        inputs = {f"x{i}": p for i, p in enumerate(parts)}
+        node = Node(f"concat{len(self.nodes)}", "concat", inputs, "", Concat(axis))
+        return self._add(node, t.with_shape((*t.shape[:axis], size, *t.shape[axis + 1 :])))
+
+    def constant(self, data: Array, like: str) -> str:
+        name = f"constant{len(self.values)}"
+        self.values[name] = Value(name, self.values[like].type.with_shape(data.shape), data)
+        return name
 
     def conv(self, x: str, out: int, kernel: tuple[int, int], attrs: Conv2d | None = None, **options: int) -> str:
         shape = self.values[x].type.shape
@@ -154,6 +166,23 @@ def residual_block(
     both = conv_residual.sample(f"{name}.sum", shape, out, (3, 3), Conv2d(padding=(1, 1, 1, 1)))  # type: ignore[arg-type]
     y = net.apply(both, branch, side)
     return net.graph(net.apply(sample_lut(net, y), y) if before else y)
+
+
+def halves(h: int = 5, w: int = 6, c: int = 4, *, late: bool = False, name: str = "halves") -> Graph:
+    """Two maps and a third of both, below each other, all of it read once more; ``late``: a wide layer between."""
+    net = Net(name)
+    x = net.input((h, w, c), perm=(1, 2, 0))
+    a = net.apply(sample_lut(net, x), x)
+    if late:
+        wide = net.apply(sample_lut(net, x), x)
+        wide = net.conv(wide, 8 * c, (1, 1))
+        b = net.conv(net.apply(sample_lut(net, wide), wide), c, (3, 3), Conv2d(padding=(1, 1, 1, 1)))
+    else:
+        b = net.conv(a, c, (3, 3), Conv2d(padding=(1, 1, 1, 1)))
+    both = net.concat(0, a, b)
+    third = net.apply(add_of(net, a, b), a, b)
+    joined = net.concat(0, both, third)
+    return net.graph(net.apply(sample_lut(net, joined), joined))
 
 
 def add_of(net: Net, a: str, b: str) -> Sample:
