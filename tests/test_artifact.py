@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from projgen.artifact import Artifact
 from projgen.driver import compile as compile_model
@@ -211,3 +213,20 @@ def test_the_manifest_is_complete(conv: Artifact) -> None:
     ):
         assert f"#define CONV_{macro} {m[key]}\n" in header
     assert json.loads((conv.directory / "conv.json").read_text()) == m
+
+
+def test_equal_constants_are_stored_once(tmp_path: Path) -> None:
+    """A network whose layers share their weights: smaller by these, the same bytes out, every user named."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(24, 24), nn.Linear(24, 24)
+    apart = nn.Sequential(first, nn.ReLU(), second)
+    x = torch.randn(64, 24)
+    alone = compile_model(apart, calibration=x, target="host", out=tmp_path / "apart", name="net")
+    second.weight = first.weight
+    tied = compile_model(apart, calibration=x, target="host", out=tmp_path / "tied", name="net")
+    assert tied.manifest["weight_bytes"] == alone.manifest["weight_bytes"] - 24 * 24
+    assert [layer["weight_bytes"] for layer in tied.manifest["layers"]] == [24 * 24 + 2 * 96, 2 * 96]
+    text = (tied.directory / "net_weights.h").read_text()
+    assert "/* 0: weights [outputs][inputs] and 2: weights [outputs][inputs]; 576 values" in text
+    assert text.count("static const int8_t") == 1
+    tied.verify(x[:8].numpy())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import projgen
 from projgen import resources
 from projgen.cmsis_nn import DEFINES
-from projgen.codegen.layers import Namer, call_tables, layer, macs
+from projgen.codegen.layers import Namer, array, layer, macs
 from projgen.codegen.names import CTYPES, comment, float_literal
 from projgen.codegen.program import (
     CArg,
@@ -30,7 +31,7 @@ from projgen.ir.types import Quant
 from projgen.kernels.record import Block
 from projgen.options import CompileOptions
 from projgen.schedule.plan import STATE
-from projgen.schedule.records import ALIGN, Kind, Phase, Schedule, Segment
+from projgen.schedule.records import ALIGN, Kind, Phase, Reader, Schedule
 
 _LOCAL_INCLUDE: Final = re.compile(r'^#include "([A-Za-z0-9_]+\.h)"\n', re.MULTILINE)
 RUNTIME_HEADER: Final = "projgen_runtime.h"
@@ -51,7 +52,9 @@ def build_program(
     segments = schedule.segments
     choices = [c.choice for s in segments for c in s.calls]
     sources = _sources(s for c in choices for s in c.sources)
+    stored = schedule.stored()
     namer = Namer(schedule, options.name, read_structs(text for _, text in sources))
+    namer = replace(namer, arrays=_arrays(namer, stored))
     layers = {s.index: layer(namer, s) for s in segments if s.kind is not Kind.COPY}
     return CProgram(
         name=options.name,
@@ -75,7 +78,7 @@ def build_program(
         arena_map=tuple(
             CLocal(comment(b.name), "", b.offset, b.bytes, f"layers {b.first}-{b.last}") for b in plan.buffers
         ),
-        tables=tuple(_unique(t for s in segments for t in _tables(namer, s))),
+        tables=tuple(_unique(array(namer, readers) for readers in stored)),
         layers=tuple(layers.values()),
         main=_body(namer, layers, Phase.MAIN),
         step=_body(namer, layers, Phase.STEP),
@@ -143,10 +146,10 @@ def step_absent(schedule: Schedule) -> str:
     return "the model runs backwards over time: it needs the whole sequence" if schedule.lowered.is_backward else ""
 
 
-def _tables(namer: Namer, segment: Segment) -> Iterable[CTable]:
-    if segment.kind is not Kind.COPY and namer.owner(segment) is segment:
-        for stage in range(len(segment.calls)):
-            yield from call_tables(namer, segment, stage)
+def _arrays(namer: Namer, stored: Sequence[Sequence[Reader]]) -> dict[str, str]:
+    """Of each table the array that holds it."""
+    names = [[namer.table(r.segment, r.stage, r.table.name) for r in readers] for readers in stored]
+    return {name: same[0] for same in names for name in same}
 
 
 def _unique(tables: Iterable[CTable]) -> list[CTable]:

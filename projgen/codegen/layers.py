@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from projgen import ops
@@ -12,9 +13,9 @@ from projgen.codegen.structs import Structs, member_lines
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.record import KernelChoice, Table, TableRef
+from projgen.kernels.record import TableRef
 from projgen.schedule.plan import pad_name, ring_name, scratch_name
-from projgen.schedule.records import Call, Kind, Ring, Schedule, Segment, row_scratch_bytes
+from projgen.schedule.records import Call, Kind, Reader, Ring, Schedule, Segment, row_scratch_bytes
 
 _KINDS: dict[Kind, LayerKind] = {
     Kind.CALL: "call",
@@ -34,6 +35,7 @@ class Namer:
     schedule: Schedule
     prefix: str
     structs: Structs = field(default_factory=dict)  # of the kernels
+    arrays: Mapping[str, str] = field(default_factory=dict)  # of each table, the array that holds it
 
     def layer(self, segment: Segment) -> str:
         return f"{self.prefix}_{segment.index}_{identifier(segment.name)}"
@@ -46,6 +48,10 @@ class Namer:
         """Prefix of a call's struct and tables."""
         base = self.layer(self.owner(segment))
         return base if len(segment.calls) == 1 else f"{base}_{stage}"
+
+    def table(self, segment: Segment, stage: int, name: str) -> str:
+        """The array that a table of a call would be alone."""
+        return f"{self.call(segment, stage)}_{identifier(name)}"
 
     def local(self, root: str) -> str:
         """The run function's pointer to a value in the arena."""
@@ -84,24 +90,25 @@ def ranks(graph: Graph, node: Node) -> tuple[int, ...]:
     return (int(out.shape[-1]),) if out.dtype is DType.INT16 and "w" in node.inputs else ()
 
 
-def call_tables(namer: Namer, segment: Segment, stage: int) -> tuple[CTable, ...]:
-    """The weights header's arrays of one call."""
-    call = segment.calls[stage]
-    return tuple(_table(namer.call(segment, stage), call.node, t) for t in call.choice.tables)
-
-
-def _table(prefix: str, node: Node, table: Table) -> CTable:
-    data = table.data.reshape(-1)
+def array(namer: Namer, readers: Sequence[Reader]) -> CTable:
+    """An array of the weights header; its first reader gives it its name."""
+    first = readers[0]
+    data = first.table.data.reshape(-1)
     return CTable(
-        symbol=f"{prefix}_{identifier(table.name)}",
+        symbol=namer.table(first.segment, first.stage, first.table.name),
         ctype=_CONSTANTS[data.dtype.name],
         length=data.size,
         rows=lines(data.tolist(), _PER_LINE[data.dtype.name]),
         packed=data.dtype.name == "uint32",
-        comment=comment(f"{node.source or node.name}: {table.name}" + (f" {table.comment}" if table.comment else "")),
+        comment=" and ".join(map(_content, readers)),
         low=int(data.min()),
         high=int(data.max()),
     )
+
+
+def _content(reader: Reader) -> str:
+    node, table = reader.segment.calls[reader.stage].node, reader.table
+    return comment(f"{node.source or node.name}: {table.name}" + (f" {table.comment}" if table.comment else ""))
 
 
 def lines(numbers: list[int], width: int) -> tuple[tuple[int, ...], ...]:
@@ -109,15 +116,17 @@ def lines(numbers: list[int], width: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(numbers[i : i + width]) for i in range(0, len(numbers), width))
 
 
-def _fields(prefix: str, structs: Structs, choice: KernelChoice) -> tuple[CField, ...]:
+def _fields(namer: Namer, segment: Segment, stage: int) -> tuple[CField, ...]:
+    choice = segment.calls[stage].choice
     made: list[CField] = []
     for name, value in choice.fields.items():
         if isinstance(value, TableRef):
-            made.append(CField(name, symbol=f"{prefix}_{identifier(value.table)}"))
+            alone = namer.table(segment, stage, value.table)
+            made.append(CField(name, symbol=namer.arrays.get(alone, alone)))
         elif isinstance(value, tuple):
             numbers = tuple(int(v) for v in value)
             rest = iter(numbers)
-            named = member_lines(structs, choice.struct, name, len(numbers))
+            named = member_lines(namer.structs, choice.struct, name, len(numbers))
             lines = tuple(tuple((member, next(rest)) for member in line) for line in named)
             made.append(CField(name, numbers=numbers, is_list=True, lines=lines))
         else:
@@ -125,13 +134,14 @@ def _fields(prefix: str, structs: Structs, choice: KernelChoice) -> tuple[CField
     return tuple(made)
 
 
-def _call(prefix: str, structs: Structs, choice: KernelChoice, *, rows: bool) -> CCall:
+def _call(namer: Namer, segment: Segment, stage: int) -> CCall:
+    choice, rows = segment.calls[stage].choice, segment.kind is Kind.ROWS
     return CCall(
         function=choice.function,
         row_function=choice.row_function,
         struct=choice.struct,
-        params=f"{prefix}_params" if choice.struct else "",
-        fields=_fields(prefix, structs, choice),
+        params=f"{namer.call(segment, stage)}_params" if choice.struct else "",
+        fields=_fields(namer, segment, stage),
         scratch=(row_scratch_bytes(choice) if rows else choice.scratch_bytes) > 0,
     )
 
@@ -166,10 +176,7 @@ def layer(namer: Namer, segment: Segment) -> CLayer:
         function=namer.layer(segment),
         kind=_KINDS[segment.kind],
         comment=tuple(_comment(schedule, segment)),
-        calls=tuple(
-            _call(namer.call(segment, i), namer.structs, c.choice, rows=segment.kind is Kind.ROWS)
-            for i, c in enumerate(segment.calls)
-        ),
+        calls=tuple(_call(namer, segment, i) for i in range(len(segment.calls))),
         arguments=tuple(arguments),
         state_offset=state or 0,
         rows=rows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -28,7 +29,10 @@ def manifest(schedule: Schedule, options: CompileOptions, digest: str, notes: No
     graph, plan = schedule.graph, schedule.plan
     absent = step_absent(schedule)
     library = library_use(schedule, options)
-    rows = [_layer(schedule, options.name, s) for s in schedule.segments if s.kind is not Kind.COPY]
+    sizes: Counter[int] = Counter()
+    for readers in schedule.stored():
+        sizes[readers[0].segment.index] += readers[0].table.data.nbytes
+    rows = [_layer(schedule, options.name, s, sizes[s.index]) for s in schedule.segments if s.kind is not Kind.COPY]
     return {
         "schema": SCHEMA,
         "projgen": projgen.__version__,
@@ -48,7 +52,7 @@ def manifest(schedule: Schedule, options: CompileOptions, digest: str, notes: No
         "inputs": [_port(graph, p) | {"offset": plan.inputs[i].offset} for i, p in enumerate(graph.inputs)],
         "outputs": [_port(graph, p) for p in graph.outputs],
         "macs": sum(macs(graph, n) for n in graph.nodes),
-        "learnables": sum(learnables(graph, n) for n in graph.nodes),
+        "learnables": total_learnables(graph),
         "weight_bytes": schedule.weight_bytes,
         "arena_bytes": plan.arena_bytes,
         "arena_with_input_bytes": plan.with_input_bytes,
@@ -101,7 +105,7 @@ def _port(graph: Graph, port: Port) -> dict[str, Any]:
     }
 
 
-def _layer(schedule: Schedule, prefix: str, segment: Segment) -> dict[str, Any]:
+def _layer(schedule: Schedule, prefix: str, segment: Segment, weight_bytes: int) -> dict[str, Any]:
     """A row of the table of layers: one emitted function."""
     graph = schedule.graph
     nodes = [c.node for c in segment.calls]
@@ -116,10 +120,21 @@ def _layer(schedule: Schedule, prefix: str, segment: Segment) -> dict[str, Any]:
         "kernel": "+".join(c.choice.kernel for c in segment.calls),
         "phase": segment.phase.value,
         "macs": 0 if finish else sum(macs(graph, n) for n in nodes),
-        "weight_bytes": 0 if finish else sum(t.data.nbytes for c in segment.calls for t in c.choice.tables),
+        "weight_bytes": weight_bytes,
         "predicted_instructions": round(segment.instructions),
         "ranks": found,
     }
+
+
+def total_learnables(graph: Graph) -> int:
+    """Learnables of all nodes; an output projector of a recurrent node that a linear node uses too counts once."""
+    projectors = [graph.data(n, "q_out") for n in graph.nodes if "q_out" in n.inputs]
+    shared = [
+        graph.data(n, "w").size
+        for n in graph.nodes
+        if n.op == "linear" and any(np.array_equal(graph.data(n, "w"), q) for q in projectors)
+    ]
+    return sum(learnables(graph, n) for n in graph.nodes) - sum(shared)
 
 
 def learnables(graph: Graph, node: Node) -> int:

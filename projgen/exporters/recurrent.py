@@ -46,7 +46,7 @@ def _cell_tensors(layer: nn.Module, kind: str, index: int) -> dict[str, Tensor]:
             if name == "W" or not layer.joint[index]:
                 tensors[name] = _reordered(factor, kind)
             if q is not None:
-                tensors[projector] = q.detach()
+                tensors[projector] = q
         biases = layer._biases(index) if layer.bias else []
     else:
         assert isinstance(layer, nn.LSTM | nn.GRU)
@@ -81,7 +81,9 @@ class OnnxRecurrent(nn.Module):
             else:
                 named = {name: torch.stack([cell[name] for cell in cells]) for name in cells[0]}
             for name, tensor in named.items():
-                self.register_parameter(_attribute(name, number), nn.Parameter(tensor.clone()))
+                # A projector stays the parameter it is: another layer may share it.
+                own = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor.clone())
+                self.register_parameter(_attribute(name, number), own)
             self.parameters_of_layer.append(list(named))
 
     def forward(self, x: Tensor, state: Any = None) -> Any:

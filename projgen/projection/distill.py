@@ -114,15 +114,19 @@ def distill(
 def balance_factors(model: nn.Module) -> None:
     """Give the two factors of each product the same singular values (the product does not change).
 
-    A layer that shares an RNN's projector follows that projector's change.
+    A layer that shares an RNN's projector follows that projector's change; where another reader has none that could,
+    the cell is left as it is.
     """
     tied = list(tied_pairs(model))
+    followed = [pair.projector for pair in tied]
+    fixed = {id(m.weight) for m in model.modules() if isinstance(m, SharedProjector) and m not in followed}
     with torch.no_grad():
         before = [pair.projector.weight.clone() for pair in tied]
         for module in model.modules():
             if isinstance(module, ProjectedLSTM | ProjectedGRU):
                 for index in range(len(module.input_rank)):
-                    _balance_cell(module, index)
+                    if id(module.cell_tensor("output_projector", index)) not in fixed:
+                        _balance_cell(module, index)
             elif isinstance(module, ProjectedLayer) and module.original_class.endswith("Linear"):
                 projector_of = module.network.get_submodule("input_projector")
                 if isinstance(projector_of, SharedProjector):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from projgen.pca.discover import Layer
 from projgen.projection.layers import ProjectedLayer
@@ -32,7 +31,7 @@ class SharedProjector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., r)."""
-        return F.linear(x, self.weight.t())
+        return x @ self.weight
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
@@ -77,10 +76,12 @@ def tied_pairs(model: nn.Module) -> Iterator[Tied]:
             for cell in range(len(module.output_rank)):
                 owners[id(module.cell_tensor("output_projector", cell))] = (module, cell)
     for module in model.modules():
-        if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[0], SharedProjector):
-            owner, core = owners.get(id(module[0].weight)), module[1]
-            if owner is not None and isinstance(core, nn.Linear):
-                yield Tied(module[0], core, *owner)
+        children = dict(module.named_children())
+        projector, core = children.get("input_projector"), children.get("core")
+        if isinstance(projector, SharedProjector) and isinstance(core, nn.Linear):
+            owner = owners.get(id(projector.weight))
+            if owner is not None:
+                yield Tied(projector, core, *owner)
 
 
 def shared_readers(groups: list[Group], layers: list[Layer]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
-from projgen.kernels.record import KernelChoice
+from projgen.kernels.record import KernelChoice, Table
 from projgen.targets import Target
 
 ALIGN: Final = 16  # of every buffer in the arena and every part of the state, in bytes
@@ -316,6 +316,15 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Reader:
+    """A table of a segment's call."""
+
+    segment: Segment
+    stage: int
+    table: Table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Schedule:
     """The scheduled stage: what runs when, and where its bytes are."""
 
@@ -334,10 +343,22 @@ class Schedule:
     def segments(self) -> tuple[Segment, ...]:
         return self.lowered.segments
 
+    def stored(self) -> tuple[tuple[Reader, ...], ...]:
+        """The emitted constant arrays, each with all that read it: tables of equal type and elements are one array."""
+        found: dict[tuple[str, bytes], list[Reader]] = {}
+        done: set[int] = set()
+        for segment in self.segments:
+            for stage, call in enumerate(segment.calls):
+                for table in () if id(call) in done else call.choice.tables:
+                    key = table.data.dtype.name, table.data.tobytes()
+                    found.setdefault(key, []).append(Reader(segment, stage, table))
+                done.add(id(call))
+        return tuple(map(tuple, found.values()))
+
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all emitted constant tables."""
-        return sum(t.data.nbytes for s in self.segments for c in s.calls for t in c.choice.tables)
+        """Bytes of all emitted constant arrays."""
+        return sum(readers[0].table.data.nbytes for readers in self.stored())
 
     @property
     def instructions(self) -> float:

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from projgen.projection.ranks import DENSE, Choice, output_cost
 from projgen.projection.search import realise
 from projgen.projection.shared import SharedProjector, shared_readers, tied_pairs
 from projgen.projection.trace import find_groups
+from tests.importers.onnx.exporting import export
 
 READS = ("last", "mean", "h_n", "every")
 
@@ -159,18 +161,58 @@ def test_balancing_changes_the_factors_and_not_the_function(kind: type[nn.LSTM])
     torch.testing.assert_close(balanced(DATA), small(DATA), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_shared_layer_goes_through_files_and_back(kind: type[nn.LSTM], tmp_path: Path) -> None:
-    _, small, _ = compressed(kind, "mean")
+def test_a_shared_layer_goes_through_files_and_back(kind: type[nn.LSTM], packed: bool, tmp_path: Path) -> None:
+    _, small, info = compressed(kind, "mean")
+    saved = small if packed else projgen.unpack_projected_layers(small)
     for name in ("small.onnx", "small.pt2"):
-        projgen.save(small, tmp_path / name)
+        projgen.save(saved, tmp_path / name)
+    assert [list(i.dims) for i in onnx.load(tmp_path / "small.onnx").graph.initializer].count([24, 4]) == 1
     back = projgen.load_onnx(tmp_path / "small.onnx")
     torch.testing.assert_close(back(DATA), small(DATA), rtol=1e-4, atol=1e-5)
+    (pair,) = tied_pairs(back)
+    assert pair.projector.weight is pair.rnn.output_projector
+    assert count_learnables(back) == info.learnables_after
     program = torch.export.load(tmp_path / "small.pt2").module()
     torch.testing.assert_close(program(DATA), small(DATA), rtol=1e-4, atol=1e-5)
-    again = projgen.quantize(back, DATA)
-    straight = projgen.quantize(projgen.unpack_projected_layers(small), DATA)
-    np.testing.assert_allclose(again(DATA.numpy()), straight(DATA.numpy()), atol=0.02 * float(small(DATA).abs().max()))
+    tuned = projgen.distill(back, Net(kind, "mean").eval(), DATA, steps=20, verbosity="off")
+    (after,) = tied_pairs(tuned)
+    assert after.projector.weight is after.rnn.output_projector
+    assert not torch.equal(after.projector.weight, pair.projector.weight)
+
+
+def test_the_tie_is_found_where_another_exporter_keeps_the_product(tmp_path: Path) -> None:
+    _, small, _ = compressed(nn.LSTM)
+    path = export(projgen.unpack_projected_layers(small), (DATA[:2],), tmp_path / "small.onnx", "torchscript")
+    back = projgen.load_onnx(path)
+    torch.testing.assert_close(back(DATA), small(DATA), rtol=1e-4, atol=1e-5)
+    (pair,) = tied_pairs(back)
+    assert pair.projector.weight is pair.rnn.output_projector
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shared_projector_is_the_same_constants_from_every_file(kind: type[nn.LSTM], tmp_path: Path) -> None:
+    """Both files and the network itself give the same C, in which equal arrays are stored once."""
+    _, small, info = compressed(kind, "mean")
+    small = projgen.unpack_projected_layers(small)
+    texts = []
+    for name in ("small.onnx", "small.pt2", ""):
+        if name:
+            projgen.save(small, tmp_path / name)
+        model = tmp_path / name if name else small
+        out = tmp_path / f"out{len(texts)}"
+        artifact = projgen.compile(
+            model, calibration=DATA, target="cortex-m4", out=out, name="shared", kernels="portable"
+        )
+        texts.append({f: (out / f).read_bytes() for f in ("shared.h", "shared.c", "shared_weights.h", "shared.json")})
+    assert texts[0] == texts[1] == texts[2]
+    weights = texts[0]["shared_weights.h"].decode()
+    assert "rnn: recurrent_factor [rank][units] and fc.input_projector: weights [outputs][inputs]; 96" in weights
+    assert weights.count("static const int8_t") == 4  # w, r, the projector, the reader's other factor
+    assert artifact.manifest["learnables"] == info.learnables_after
+    reader = next(layer for layer in artifact.manifest["layers"] if layer["source"] == "fc.input_projector")
+    assert reader["weight_bytes"] == 4 * 4 + 4 * 4  # biases and multipliers
 
 
 def low_rank_pair(q: projgen.QuantizedModel) -> None:
@@ -181,12 +223,15 @@ def low_rank_pair(q: projgen.QuantizedModel) -> None:
 
 
 @pytest.mark.qemu
+@pytest.mark.parametrize("kernels", ["fast", "portable"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_shared_layer_in_c_gives_the_simulators_bytes_on_an_m4(kind: type[nn.LSTM], tmp_path: Path) -> None:
+def test_a_shared_layer_in_c_gives_the_simulators_bytes_on_an_m4(
+    kind: type[nn.LSTM], kernels: str, tmp_path: Path
+) -> None:
     _, small, _ = compressed(kind, "last")
     q = projgen.quantize(projgen.unpack_projected_layers(small), DATA)
     low_rank_pair(q)
-    artifact = projgen.compile(q, target="cortex-m4", out=tmp_path / "out", name="shared")
+    artifact = projgen.compile(q, target="cortex-m4", out=tmp_path / "out", name="shared", kernels=kernels)
     artifact.verify(DATA[:4].numpy())
 
 

@@ -29,6 +29,8 @@ class Build:
     origins: dict[Symbol, tuple[fx.Node, int]] = field(default_factory=dict)
     layers: dict[fx.Node, nn.Module] = field(default_factory=dict)
     shared: dict[tuple[object, ...], str] = field(default_factory=dict)
+    parameters: dict[tuple[Const, bool], nn.Parameter] = field(default_factory=dict)
+    projectors: list[nn.Parameter] = field(default_factory=list)  # of recurrent layers' outputs
     _real: dict[tuple[object, ...], fx.Node] = field(default_factory=dict)
 
     def new_input(self, name: str, shape: Sequence[Size], dtype: torch.dtype) -> Activation:
@@ -52,6 +54,14 @@ class Build:
         node = self.graph.create_node("call_module", name, args, {}, identifier(name))
         self.layers[node] = module
         return node
+
+    def tie(self, node: fx.Node, source: Const, *, turned: bool = False) -> None:
+        """Let layers whose weights are the same constant of the file (or all its transpose) have one parameter."""
+        layer = self.layers[node]
+        weight = layer.get_parameter("weight")
+        first = self.parameters.setdefault((source, turned), weight)
+        if first.shape == weight.shape:
+            layer.register_parameter("weight", first)
 
     def _add(self, path: str, module: nn.Module) -> None:
         parent = self.root

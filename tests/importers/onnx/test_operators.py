@@ -343,6 +343,30 @@ def test_one_layer_used_twice_stays_one_layer() -> None:
     assert [name for name, layer in loaded.named_modules() if isinstance(layer, nn.Linear)] == ["shared"]
 
 
+def test_layers_of_one_initialiser_share_their_parameter() -> None:
+    """In different layers, and with different biases; a transposed use of the same matrix is a parameter of its own."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["a"], name="first", transB=1),
+        helper.make_node("Gemm", ["a", "w", "c"], ["d"], name="second", transB=1),
+        helper.make_node("MatMul", ["d", "w"], ["y"], name="turned"),
+    ]
+    proto = model(nodes, [("n", 4)], {"w": arr(4, 4), "b": arr(4), "c": arr(4)})
+    x = torch.randn(3, 4)
+    loaded = load_onnx(proto)
+    assert relative_error(run_torch(loaded, [x]), run_onnx(proto, [x])) <= 1e-6
+    assert loaded.second.weight is loaded.first.weight and loaded.second.bias is not loaded.first.bias
+    assert loaded.turned.weight is not loaded.first.weight
+    kernels = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="narrow"),
+        helper.make_node("Conv", ["x", "w"], ["b"], name="wide", dilations=[2], pads=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["a"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["b"], ["d"]),
+        helper.make_node("Add", ["c", "d"], ["y"]),
+    ]
+    convolutions = load_onnx(model(kernels, [("n", 2, 8)], {"w": arr(5, 2, 3)}))
+    assert convolutions.wide.weight is convolutions.narrow.weight
+
+
 def test_a_model_local_function_is_read_in_place() -> None:
     function = helper.make_function(
         "mine",

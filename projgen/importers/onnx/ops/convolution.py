@@ -17,8 +17,8 @@ from projgen.importers.onnx.values import Activation, Value, tensor
 
 def _conv(build: Build, call: Call) -> Sequence[Value]:
     x = call.activation(0)
-    weight = call.needed(1, "weights").array
-    bias = call.const(2, "bias")
+    source = call.needed(1, "weights")
+    weight, bias = source.array, call.const(2, "bias")
     window = read_window(call, x, tuple(weight.shape[2:]))
     groups = call.attribute("group", 1)
     channels = x.shape[1]
@@ -40,18 +40,19 @@ def _conv(build: Build, call: Call) -> Sequence[Value]:
         layer.weight.copy_(tensor(weight))
         if bias is not None:
             layer.bias.copy_(tensor(bias.array))
-    source = build.real(x)
+    read = build.real(x)
     if not window.is_symmetric:
-        source = padded(build, call.name, source, window, 0.0)
-    node = build.layer(call.name, layer, source, key=(*call.sharing, window))
+        read = padded(build, call.name, read, window, 0.0)
+    node = build.layer(call.name, layer, read, key=(*call.sharing, window))
+    build.tie(node, source)
     return [build.activation(node, (x.shape[0], weight.shape[0], *output_sizes(x, window)), x.dtype)]
 
 
 def _conv_transpose(build: Build, call: Call) -> Sequence[Value]:
     """As nn.ConvTranspose1d or 2d, its end cut off where the file cuts more there than at the start."""
     x = call.activation(0)
-    weight = call.needed(1, "weights").array
-    bias = call.const(2, "bias")
+    source = call.needed(1, "weights")
+    weight, bias = source.array, call.const(2, "bias")
     axes = weight.ndim - 2
     groups, channels = call.attribute("group", 1), x.shape[1]
     if axes not in {1, 2} or x.rank != axes + 2:
@@ -81,6 +82,7 @@ def _conv_transpose(build: Build, call: Call) -> Sequence[Value]:
         if bias is not None:
             layer.bias.copy_(tensor(bias.array))
     node = build.layer(call.name, layer, build.real(x), key=call.sharing)
+    build.tie(node, source)
     sizes: list[Size] = []
     for axis, size in enumerate(x.shape[2:]):
         grown = dilation[axis] * (kernel[axis] - 1) + 1 - 2 * cut[axis] + extra[axis] - stride[axis]

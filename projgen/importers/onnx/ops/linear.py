@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
 
 from projgen.importers.onnx.build import Build, Call, Handler
 from projgen.importers.onnx.sizes import Symbolic
 from projgen.importers.onnx.values import Activation, Array, Value, tensor
+from projgen.projection.shared import SharedProjector
 
 
 def linear_layer(weight: Array, bias: Array | None) -> nn.Linear:
@@ -35,7 +36,8 @@ def row_vector(array: Array, width: int) -> Array | None:
 
 def _gemm(build: Build, call: Call) -> Sequence[Value]:
     x = call.activation(0)
-    weight = call.needed(1, "weights").array
+    source = call.needed(1, "weights")
+    weight = source.array
     if weight.ndim != 2 or x.rank != 2:
         raise call.fault("Gemm takes matrices")
     if call.attribute("transA", 0):
@@ -53,26 +55,39 @@ def _gemm(build: Build, call: Call) -> Sequence[Value]:
             raise call.refusal("its addend differs from row to row, which is no bias of a fully connected layer")
         if beta != 1.0:
             bias = (beta * bias).astype(weight.dtype)
-    return [_apply(build, call, x, linear_layer(weight, bias), call.sharing)]
+    node = _apply(build, call, x, linear_layer(weight, bias), call.sharing)
+    if alpha == 1.0:
+        build.tie(node, source, turned=not call.attribute("transB", 0))
+    return [build.activation(node, (x.shape[0], weight.shape[0]), x.dtype)]
 
 
 def _matmul(build: Build, call: Call) -> Sequence[Value]:
     if not isinstance(call.given(0), Activation):
         raise call.refusal("its left operand is constant; only data times a constant matrix is a layer")
     x = call.activation(0)
-    weight = call.needed(1, "right operand's elements").array
-    if weight.ndim != 2:
-        raise call.refusal(f"its right operand has {weight.ndim} axes; a constant matrix is needed")
-    return [_apply(build, call, x, linear_layer(weight.T, None))]
+    source = call.needed(1, "right operand's elements")
+    if source.array.ndim != 2:
+        raise call.refusal(f"its right operand has {source.array.ndim} axes; a constant matrix is needed")
+    outputs = (*x.shape[:-1], source.shape[1])
+    projector = next((q for q in build.projectors if np.array_equal(q.detach().numpy(), source.array)), None)
+    if projector is not None:
+        shared = SharedProjector(*projector.shape, dtype=projector.dtype)
+        shared.weight = projector
+        return [build.activation(_apply(build, call, x, shared), outputs, x.dtype)]
+    node = _apply(build, call, x, linear_layer(source.array.T, None))
+    build.tie(node, source, turned=True)
+    return [build.activation(node, outputs, x.dtype)]
 
 
-def _apply(build: Build, call: Call, x: Activation, layer: nn.Linear, key: tuple[object, ...] = ()) -> Activation:
+def _apply(
+    build: Build, call: Call, x: Activation, layer: nn.Linear | SharedProjector, key: tuple[object, ...] = ()
+) -> fx.Node:
+    inputs = layer.weight.shape[0 if isinstance(layer, SharedProjector) else 1]
     if isinstance(x.shape[-1], Symbolic):
         raise call.refusal("its input's features lie along an axis whose length is open, such as the batch")
-    if x.shape[-1] != layer.in_features:
-        raise call.fault(f"its input has {x.shape[-1]} features, its weights {layer.in_features}")
-    node = build.layer(call.name, layer, build.real(x), key=key)
-    return build.activation(node, (*x.shape[:-1], layer.out_features), x.dtype)
+    if x.shape[-1] != inputs:
+        raise call.fault(f"its input has {x.shape[-1]} features, its weights {inputs}")
+    return build.layer(call.name, layer, build.real(x), key=key)
 
 
 def absorb_bias(build: Build, value: Activation, addend: Array) -> bool:

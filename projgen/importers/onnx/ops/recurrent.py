@@ -159,6 +159,10 @@ def _emit(
     layer = _layer(kind, cells, batch_first=torch_first, dtype=x.dtype)
     arguments = (build.real(source), *_states(kind, build, call, state, batch_first))
     result = build.layer(call.name, layer, *arguments, key=(*call.sharing, torch_first))
+    made = build.layers[result]
+    if isinstance(made, ProjectedLSTM | ProjectedGRU):
+        found = [made.cell_tensor("output_projector", index) for index in range(len(cells))]
+        build.projectors += [q for q in found if isinstance(q, nn.Parameter)]
     hidden, directions = layer.hidden_size, len(cells)
     batch, steps = by_batch.shape[:2]
     y = build.call(operator.getitem, result, 0)
