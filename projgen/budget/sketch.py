@@ -6,7 +6,7 @@ a normal distribution, as a trained layer has them about, give the same kernels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from projgen.ir.attrs import Add, Attrs, Conv2d, ConvTranspose2d, Gru, Linear, L
 from projgen.ir.graph import Graph, Node, Port, Stage, Value
 from projgen.ir.types import TensorType
 from projgen.ops.common import need_quant
-from projgen.pca.discover import Layer
+from projgen.pca.discover import Kind, Layer
 from projgen.projection.ranks import DENSE, Choice
 from projgen.quant.calibrate import Calibration
 from projgen.quant.quantise import quantise
@@ -197,6 +197,47 @@ def _recurrent(draft: _Draft, attrs: Lstm | Gru, layer: Layer, choice: Choice, y
     flags = (r_in is not None, r_out is not None, False, attrs.reverse)
     made = Lstm(hidden, *flags, choice.joint) if isinstance(attrs, Lstm) else Gru(hidden, *flags)
     draft.add("lstm" if isinstance(attrs, Lstm) else "gru", made, constants, (*y.shape[:-1], hidden))
+
+
+def whole_sketch(graph: Graph, chain: Sequence[Node]) -> Graph:
+    """The product of a chain of factors as one layer, with nothing around it.
+
+    Args:
+        chain: linear layers, or convolutions of which at most one, or a pair of rows and columns, is larger than 1x1;
+            or one recurrent layer.
+    """
+    first, last = chain[0], chain[-1]
+    x, y = graph.type(first.inputs["x"]), graph.type(last.output)
+    rows = len(graph.data(last, "w"))
+    if isinstance(last.attrs, Lstm | Gru):
+        kind = Kind.LSTM if isinstance(last.attrs, Lstm) else Kind.GRU
+        layer = Layer("", "", kind, inputs=x.step_shape[-1], outputs=rows, hidden=last.attrs.hidden)
+        return sketch(graph, last, layer)
+    draft = _Draft(x, y)
+    columns = int(graph.data(first, "w").shape[-1])
+    if isinstance(last.attrs, Linear):
+        draft.add("linear", last.attrs, {"w": (rows, columns), "b": (rows,)}, y.shape)
+        return draft.quantised()
+    shapes = [graph.data(node, "w").shape for node in chain]
+    kernel = tuple(max(shape[axis] for shape in shapes) for axis in (1, 2))
+    transposed = next((n for n in chain if isinstance(n.attrs, ConvTranspose2d)), None)
+    residual = last.op == "conv2d_residual"
+    parts: list[Any] = [node.attrs for node in chain]
+    largest = {
+        name: tuple(max(values) for values in zip(*(getattr(a, name) for a in parts if hasattr(a, name)), strict=True))
+        for name in ("stride", "padding", "dilation", "output_padding")
+        if transposed is not None or name != "output_padding"
+    }
+    attrs: Any = replace(
+        parts[0] if transposed is None else transposed.attrs,
+        **largest,
+        activation="none" if residual else parts[-1].activation,
+    )
+    op = "conv2d" if transposed is None else "conv_transpose2d"
+    draft.add(op, attrs, {"w": (rows, *kernel, columns), "b": (rows,)}, y.shape)
+    if residual:
+        draft.added(parts[-1].activation)
+    return draft.quantised()
 
 
 def layer_nodes(graph: Graph, layers: Iterable[Layer]) -> dict[str, Node]:

@@ -34,6 +34,7 @@ from projgen.errors import InputError
 if TYPE_CHECKING:
     from torch import nn
 
+    from projgen.artifact import Artifact
     from projgen.budget import Budget
     from projgen.targets import Target
 
@@ -207,6 +208,7 @@ def compile_command(
         if m["removed_channels"]:
             lost = ", ".join(f"{r['layer']} {r['removed']} of {r['total']}" for r in m["removed_channels"])
             typer.echo(f"removed channels that are constant or unread, no output changes: {lost}")
+        _note_slower(artifact)
         macs = f"{m['macs']} MACs{' a step' if m['interface']['kind'] == 'sequence' else ''}"
         typer.echo(
             f"wrote {out}: {m['learnables']} learnables, {macs}, weights {m['weight_bytes']} B, "
@@ -264,6 +266,17 @@ def _project(
         if again and verbosity is not Verbosity.OFF:
             typer.echo(f"dense again, no cheaper on {runs_on[0].name} than before: {', '.join(again)}")
     return unpack_projected_layers(projected)
+
+
+def _note_slower(artifact: Artifact) -> None:
+    """Say which projected layers the target would run faster dense."""
+    from projgen.budget.slower import slower_than_dense
+
+    if found := slower_than_dense(artifact.quantized.graph, artifact.target):
+        typer.echo(
+            f"slower projected than dense on {artifact.target.name}: {', '.join(s.text for s in found)}; a goal for "
+            "learnables knows no target, --budget does"
+        )
 
 
 @app.command(name="run")
@@ -325,6 +338,7 @@ def bench(
         figures.append(json.loads(measurement.to_json()))
         if other is None or compare is None:
             print_measurement(measurement)
+            _note_slower(artifact)
         else:
             beside = other.measure(inputs, labels=classes)
             print_comparison(measurement, beside, headings(folder, compare, measurement.model, beside.model))

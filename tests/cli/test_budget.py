@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import nn
+
+from projgen import compress, save
 from tests.cli.conftest import Result
 
 
@@ -33,3 +38,21 @@ def test_target_and_budget_agree(projgen: Callable[..., Result], small: Path, tm
         two = projgen(*command, "--budget", "flash=64KiB,target=cortex-m7", "--target", "cortex-m4")
         assert two.code == 2 and "--target cortex-m4 and a budget for cortex-m7" in " ".join(two.err.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_its_factors_make_slower_is_named(projgen: Callable[..., Result], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)).eval()
+    x = torch.randn(16, 16, 8, 8)
+    np.save(tmp_path / "x.npy", x.numpy())
+    for name, ranks in (("slow", {"0": (13, 13)}), ("fast", {"0": (4, 4)})):
+        small, _ = compress(model, x, ranks=ranks, verbosity="off", unpack=True)
+        save(small, tmp_path / f"{name}.onnx")
+        done = projgen(
+            "compile", tmp_path / f"{name}.onnx", "--data", tmp_path / "x.npy", "--target", "cortex-m4", "-o",
+            tmp_path / name,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        said = "slower projected than dense on cortex-m4: " in done.out
+        assert said is (name == "slow")
+        assert not said or "instructions, predicted); a goal for learnables knows no target, --budget does" in done.out
