@@ -23,8 +23,8 @@ BoardKind = Literal["native", "user", "system"]
 # ``thumb2`` need no more than Armv7-M has; where there is ``dsp``, its own are faster.
 CPU_ISA: Final[Mapping[str, frozenset[str]]] = {
     "host": frozenset(),
-    "cortex-m0": frozenset(),
-    "cortex-m0plus": frozenset(),
+    "cortex-m0": frozenset({"thumb1"}),
+    "cortex-m0plus": frozenset({"thumb1"}),
     "cortex-m3": frozenset({"thumb2"}),
     "cortex-m4": frozenset({"dsp"}),
     "cortex-m7": frozenset({"dsp"}),

@@ -41,7 +41,7 @@ def test_a_users_own_target(tmp_path: Path) -> None:
 
 BAD = {
     'base = "cortex-m4"\nisa = ["mve"]': r"cortex-m4 does not have mve\. Allowed: dsp\. Change it in: isa in",
-    'base = "cortex-m0"\nisa = ["dsp"]': r"cortex-m0 does not have dsp\. Allowed: an empty list",
+    'base = "cortex-m0"\nisa = ["dsp"]': r"cortex-m0 does not have dsp\. Allowed: thumb1",
     'base = "cortex-m55"\nisa = ["mve"]': "mve without dsp",
     'base = "cortex-m4"\ncpu = "z80"': r"unknown cpu 'z80'\. Allowed: host, cortex-m0,",
     'base = "cortex-m4"\nflash = "much"': r"'much' is no size\. Allowed: .*KiB.* Change it in: flash in",

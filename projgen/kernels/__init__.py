@@ -24,6 +24,8 @@ _FAMILIES = (
     "conv_dsp_winograd",
     "elementwise_dsp",
     "pool_dsp",
+    "conv_thumb1",
+    "depthwise_thumb1",
     "conv_thumb2",
     "linear_thumb2",
     "depthwise_thumb2",

@@ -61,6 +61,11 @@
 #else
 #define PG_HAS_THUMB2 0
 #endif
+#if defined(__GNUC__) && defined(__thumb__) && !defined(__thumb2__)
+#define PG_HAS_THUMB1 1
+#else
+#define PG_HAS_THUMB1 0
+#endif
 #if PG_HAS_DSP && defined(__ARM_FEATURE_MVE)
 #define PG_HAS_MVE 1
 #else

@@ -20,7 +20,9 @@ from projgen import ops, resources
 from projgen.harness.toolchain import HarnessError
 from projgen.kernels import render
 from projgen.kernels.conv_dsp_layouts import MatrixStream
+from projgen.kernels.conv_thumb1 import PixelStream
 from projgen.kernels.conv_thumb2_layouts import PixelPairStream
+from projgen.kernels.depthwise_thumb1 import ColumnTaps
 from projgen.kernels.depthwise_thumb2 import WordTaps
 from projgen.kernels.layouts import Plain, TapMajor
 from projgen.kernels.linear_thumb2 import OutputPairStream
@@ -236,6 +238,8 @@ LAYOUTS: tuple[tuple[type[Any], str, str], ...] = (
     (GateTable, "gru", M55),
     (FactorWeights, "gru", M55),
     (MatrixStream, "conv2d", M4),
+    (PixelStream, "conv2d", "cortex-m0"),
+    (ColumnTaps, "conv2d", "cortex-m0"),
     (PixelPairStream, "conv2d", "cortex-m3"),
     (OutputPairStream, "linear", "cortex-m3"),
     (WordTaps, "conv2d", "cortex-m3"),

@@ -22,6 +22,8 @@ FAMILIES = {  # kernel: the target it is for
     "winograd2d_dsp_looped": "cortex-m4",
     "depthwise_dsp": "cortex-m4",
     "lstm_dsp": "cortex-m4",
+    "pointwise_thumb1": "cortex-m0",
+    "depthwise_thumb1": "cortex-m0",
     "linear_thumb2": "cortex-m3",
     "pointwise_thumb2": "cortex-m3",
     "depthwise_thumb2": "cortex-m3",
