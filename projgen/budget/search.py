@@ -19,9 +19,10 @@ from projgen.data import Batches
 from projgen.errors import FitError
 from projgen.pca.discover import Layer
 from projgen.progress import Reporter
+from projgen.projection.forecast import Forecast, Start
 from projgen.projection.layers import unpack_projected_layers
 from projgen.projection.measure import samples_of
-from projgen.projection.narrow import STATISTICS, Forecast, Start, refit_to, restarted
+from projgen.projection.narrow import REFIT, STATISTICS, refit_to, restarted
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import DENSE, Choice
 from projgen.projection.search import realise
@@ -367,7 +368,8 @@ class _Workshop:
         forecast, chosen = fitting.forecast, fitting.chosen
         if all(choice == DENSE for choice in chosen.values()):
             return []
-        model = refit_to(self._teacher, forecast.start, forecast.work, chosen, self._batches, self._device)
+        many = samples_of(self._batches, self._teacher, REFIT)
+        model = refit_to(self._teacher, forecast.start, forecast.work, chosen, many, self._device)
         made = replace(fitting, model=model, footprint=pricing.of(model), refit=True)
         return [made] if pricing.fits(made.footprint) and not pricing.losing(made.footprint, forecast, chosen) else []
 

@@ -21,10 +21,11 @@ from projgen.pca.discover import Kind, Layer, as_module, choose_layers, find_lay
 from projgen.pca.neuron_pca import NeuronPCA
 from projgen.progress import Reporter
 from projgen.projection.assemble import remember
+from projgen.projection.forecast import Forecasts, Start, forecasts
 from projgen.projection.info import CompressionInfo, LayerInfo, summarise
 from projgen.projection.layers import ProjectedLayer, unpack_projected_layers
-from projgen.projection.measure import OutputError
-from projgen.projection.narrow import Forecast, Start, best_candidate, forecasts, predicted_candidate, refit_to
+from projgen.projection.measure import OutputError, samples_of
+from projgen.projection.narrow import REFIT, best_candidate, predicted_candidate, refit_to
 from projgen.projection.pca_method import PcaWork
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import (
@@ -98,17 +99,17 @@ def compress(
     clock, here = reporter.clock, _device(own)
     if pca is not data_or_pca:
         clock.add(pca.seconds)
-    found: list[Forecast] = []
+    known: Forecasts | None = None
     if method == "output" and sized:
         with clock.stage("selection"):
             block = 1 if budget is None else budget.block
-            found = forecasts(
+            known = forecasts(
                 own, layers, pca.collected.layers, pca.example(own), prune=prune, clock=clock, block=block
             )
     work: PcaWork | Predictor
     with clock.stage("ranks"):
-        if found:
-            work = found[0].work
+        if known is not None:
+            work = known.found[0].work
         else:
             work = PcaWork(own, pca, layers) if method == "pca" else Predictor(own, pca.collected.layers, layers)
     error_of = None if batches is None or method == "pca" else OutputError(own, batches, here, clock)
@@ -119,28 +120,29 @@ def compress(
     refit = False
     if ranks is not None:
         how, chosen = "given", given_ranks(layers, ranks)
-    elif budget is not None:
+    elif budget is not None and known is not None:
         from projgen.budget.search import fitting
 
         with clock.stage("selection"):
             fit = fitting(
-                own, found, budget, error_of, batches, pca.collected.input_shapes, here, reporter, prune=prune
+                own, known.found, budget, error_of, batches, pca.collected.input_shapes, here, reporter, prune=prune
             )
         how, refit = "predicted" if error_of is None else "measured", fit.refit
         chosen, result, work, narrow = fit.chosen, fit.model, fit.forecast.work, fit.layers
     elif learnables_reduction_goal is not None:
-        if isinstance(work, PcaWork):
+        if known is None:
+            assert isinstance(work, PcaWork)
             chosen = work.for_removal(_removal(work, pca.learnables, learnables_reduction_goal))
         else:
             if error_of is not None and batches is not None:
                 with clock.stage("selection"):
                     best = best_candidate(
-                        own, found, learnables_reduction_goal, error_of, batches, here, reporter, prune=prune
+                        own, known, learnables_reduction_goal, error_of, batches, here, reporter, prune=prune
                     )
                 how, refit = "measured", best.refit
             else:
                 with clock.stage("factors"):
-                    best = predicted_candidate(found, learnables_reduction_goal, prune=prune)
+                    best = predicted_candidate(known.found, learnables_reduction_goal, prune=prune)
             chosen, result, work, narrow = best.chosen, best.model, best.work, best.layers
     else:
         with clock.stage("ranks"):
@@ -151,7 +153,7 @@ def compress(
         if error_of is not None and batches is not None and isinstance(work, Predictor):
             start = Start(1.0, own, layers, pca.collected.layers, {})
             with clock.stage("refit"):
-                second = refit_to(own, start, work, chosen, batches, here)
+                second = refit_to(own, start, work, chosen, samples_of(batches, own, REFIT), here)
             refit = error_of(second) < error_of(result)
             result = second if refit else result
     result = joined_attention(result)

@@ -23,6 +23,7 @@ from projgen.projection.shared import SharedProjector, tied_pairs
 
 _EVALUATIONS = 12
 _PATIENCE = 4
+_RATE, _RECURRENT_RATE = 3e-3, 1.6e-2
 _RECURRENT = (nn.LSTM, nn.GRU, ProjectedLSTM, ProjectedGRU)
 
 
@@ -34,8 +35,8 @@ def distill(
     epochs: float | None = None,
     steps: int = 800,
     batch_size: int = 56,
-    learning_rate: float = 3e-3,
-    hidden_weight: float = 0.3,
+    learning_rate: float | None = None,
+    hidden_weight: float = 0.1,
     augment: bool = True,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -53,6 +54,7 @@ def distill(
         data: any form ``projgen.data`` accepts, as a stream of samples: they are batched anew (sequences with
             others of about their length, cut to the shortest) and held in memory.
         epochs: passes over the data; None means ``steps`` optimiser steps.
+        learning_rate: the highest of the schedule; None: 0.016 if the teacher has recurrent layers, else 0.003.
         augment: train also on noisy and mixed inputs, images also shifted; the teacher sees the same.
         seed: of batches and augmentation; the same seed gives the same result on the same machine.
         device: where to train; the student's own by default.
@@ -65,6 +67,8 @@ def distill(
     layout = input_layout(teacher)
     target = as_device(device, student)
     batches = as_batches(data, teacher)
+    recurrent = any(isinstance(module, nn.LSTM | nn.GRU) for module in teacher.modules())
+    rate = learning_rate or (_RECURRENT_RATE if recurrent else _RATE)
     samples = [split(place(batch, teacher, target), layout) for batch in batches]
     pool = Pool([sample for group in samples for sample in group], layout, batch_size)
     pupil, expert = copy.deepcopy(student).to(target), owned_copy(teacher).to(target).eval().requires_grad_(False)
@@ -79,8 +83,8 @@ def distill(
     best, stale = objective.measure(), 0
     start = best
     state = copy.deepcopy(pupil.state_dict())
-    optimiser = torch.optim.Adam(wanted, lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(total, 2), pct_start=0.1)
+    optimiser = torch.optim.Adam(wanted, lr=rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=max(total, 2), pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
     every = max(1, total // _EVALUATIONS)
     stream = pool.stream(generator)
@@ -246,7 +250,7 @@ def _training_mode(model: nn.Module) -> None:
             module.training = True
 
 
-def _check(epochs: float | None, steps: int, batch_size: int, learning_rate: float) -> None:
+def _check(epochs: float | None, steps: int, batch_size: int, learning_rate: float | None) -> None:
     for name, value in (
         ("epochs", epochs),
         ("steps", steps),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,17 +19,24 @@ _TOGETHER = 64
 
 
 class OutputError:
-    """Compares models with a teacher on up to 512 samples of the data.
+    """Compares models with a teacher on samples of the data (512, if there are more).
 
     Class scores are compared by the mean KL divergence of their softmax plus the mean square error over the variance
     of the scores, centred over the classes: a network that is sure of its training data hides in its softmax what
     the scores still show. Any other outputs are compared by the mean square error over their variance.
     """
 
-    def __init__(self, teacher: nn.Module, batches: Batches, device: torch.device, clock: Clock | None = None) -> None:
-        """``clock`` counts the stage "measuring"."""
+    def __init__(
+        self,
+        teacher: nn.Module,
+        batches: Batches,
+        device: torch.device,
+        clock: Clock | None = None,
+        samples: int = _SAMPLES,
+    ) -> None:
+        """``clock`` counts the stage "measuring"; ``samples``: so many at most."""
         self._clock = clock or Clock()
-        self._batches = [place(batch, teacher, device) for batch in samples_of(batches, teacher, _SAMPLES)]
+        self._batches = [place(batch, teacher, device) for batch in samples_of(batches, teacher, samples)]
         self._scale = OutputScale()
         with evaluating(teacher), torch.no_grad():
             results = [run_model(teacher, batch, index) for index, batch in enumerate(self._batches)]
@@ -72,38 +80,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def samples_of(batches: Batches, model: nn.Module, samples: int) -> list[tuple[Tensor, ...]]:
-    """About so many samples of the data, small batches of equal shape put together."""
+    """At most so many samples, each of the data equally likely, in batches of equal shape; the same ones every time.
+
+    Whole batches would not do: data is often stored class by class, or speaker by speaker. Reservoir sampling
+    (Vitter, "Random sampling with a reservoir", 1985), which needs no number of samples beforehand.
+    """
     axis = 1 if input_layout(model).time_axis == 0 else 0
+    generator = np.random.default_rng(0)
+    kept: list[tuple[int, tuple[Tensor, ...]]] = []
+    seen = 0
+    for batch in batches:
+        for row in range(batch[0].shape[axis]):
+            place_in = seen if seen < samples else int(generator.integers(seen + 1))
+            if place_in < samples:
+                sample = seen, tuple(x.narrow(axis if x.dim() > axis else 0, row, 1).clone() for x in batch)
+                kept[place_in : place_in + 1] = [sample]
+            seen += 1
     groups: dict[tuple[object, ...], list[tuple[Tensor, ...]]] = {}
-    for batch in spread(batches, samples):
-        key = tuple((x.shape[:axis], x.shape[axis + 1 :], x.dtype) for x in batch)
-        groups.setdefault(key, []).append(batch)
-    merged = []
-    for group in groups.values():
-        pending: list[tuple[Tensor, ...]] = []
-        for batch in group:
-            pending.append(batch)
-            if sum(b[0].shape[axis] for b in pending) >= _TOGETHER:
-                merged.append(_together(pending, axis))
-                pending = []
-        if pending:
-            merged.append(_together(pending, axis))
-    return merged
-
-
-def _together(batches: list[tuple[Tensor, ...]], axis: int) -> tuple[Tensor, ...]:
-    return tuple(torch.cat(parts, axis) for parts in zip(*batches, strict=True))
-
-
-def spread(batches: Batches, samples: int) -> Iterator[tuple[Tensor, ...]]:
-    """About so many samples, from batches evenly spread over the data where their number is known."""
-    stride, seen = 1, 0
-    for index, batch in enumerate(batches):
-        if index == 0 and batches.length:
-            stride = max(1, batches.length * batch[0].shape[0] // samples)
-        if index % stride:
-            continue
-        yield batch
-        seen += batch[0].shape[0]
-        if seen >= samples:
-            return
+    for _, single in sorted(kept, key=lambda entry: entry[0]):
+        groups.setdefault(tuple((x.shape, x.dtype) for x in single), []).append(single)
+    return [
+        tuple(torch.cat(parts, axis) for parts in zip(*group[first : first + _TOGETHER], strict=True))
+        for group in groups.values()
+        for first in range(0, len(group), _TOGETHER)
+    ]

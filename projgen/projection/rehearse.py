@@ -1,7 +1,8 @@
 """Choosing where the closed forms are bad guides: candidates are distilled for a moment and judged by what comes out.
 
 Far from the original, the error before training says little of the error after it; that of a hundred steps says
-more. Only the choice is kept: the candidate itself is returned as it was.
+more, and that of some hundred still more: the best are trained again and longer (successive halving). Only the choice
+is kept: the candidate itself is returned as it was.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from projgen.progress import Reporter
 from projgen.projection.distill import distill
 from projgen.projection.measure import OutputError
 
-_FIRST = 8
-_STEPS = 100
+_ROUNDS = ((8, 100), (3, 300))  # so many candidates, so many steps
 _BATCH = 56
 
 
@@ -45,14 +45,17 @@ def rehearsed(
     """The candidate with the least output error after a short distillation.
 
     Args:
-        candidates: at least one; the eight of least error take part. samples: calibration batches to train on.
+        candidates: at least one; the eight of least error take part, the three best of them once more, for longer.
+        samples: calibration batches to train on.
     """
-    left = sorted(candidates, key=lambda c: c.error)[:_FIRST]
-    after = []
-    for candidate in left:
-        student = distill(
-            candidate.model, teacher, samples, steps=_STEPS, batch_size=_BATCH, device=device, verbosity="off"
-        )
-        after.append(error_of(student))
-        reporter.iteration(f"output error {candidate.error:.4g}, after {_STEPS} steps {after[-1]:.4g}")
-    return left[after.index(min(after))]
+    left = sorted(candidates, key=lambda c: c.error)
+    for count, steps in _ROUNDS:
+        judged = []
+        for candidate in left[:count]:
+            student = distill(
+                candidate.model, teacher, samples, steps=steps, batch_size=_BATCH, device=device, verbosity="off"
+            )
+            judged.append((error_of(student), candidate))
+            reporter.iteration(f"output error {candidate.error:.4g}, after {steps} steps {judged[-1][0]:.4g}")
+        left = [candidate for _, candidate in sorted(judged, key=lambda pair: pair[0])]
+    return left[0]

@@ -102,6 +102,22 @@ def test_balancing_changes_factors_not_products(name: str) -> None:
         torch.testing.assert_close(a.T @ a, b @ b.T, rtol=1e-3, atol=1e-4)
 
 
+def test_the_rate_is_higher_for_recurrent_layers_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    class Watched(torch.optim.Adam):
+        def __init__(self, parameters: object, lr: float) -> None:
+            rates.append(lr)
+            super().__init__(parameters, lr=lr)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    for name in ("mlp", "sequences"):
+        teacher, data, _ = case(name)
+        for options in ({}, {"learning_rate": 0.01}):
+            projgen.distill(copy.deepcopy(teacher), teacher, data, steps=2, verbosity="off", **options)
+    assert rates == [0.003, 0.01, 0.016, 0.01]
+
+
 def test_arguments_and_data_are_checked() -> None:
     teacher, data, _ = case("mlp")
     for options, text in (

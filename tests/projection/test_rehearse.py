@@ -12,7 +12,7 @@ from torch import nn
 import projgen
 from projgen.data import as_batches
 from projgen.progress import Reporter
-from projgen.projection import narrow
+from projgen.projection import narrow, rehearse
 from projgen.projection.measure import OutputError
 from projgen.projection.rehearse import rehearsed
 
@@ -74,3 +74,25 @@ def test_compress_rehearses_beyond_a_limit_of_the_error_alone(limit: float, monk
         widths = [tuple(layer.outputs for layer in c.layers) for c in calls[0]]
         assert len(set(widths)) == len(widths) > 2
         assert any(torch.equal(small(x), c.model(x)) for c in calls[0])
+
+
+def test_the_best_three_are_trained_again_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, x = net()
+    error_of = OutputError(teacher, as_batches(x, teacher), CPU)
+    calls: list[tuple[int, int]] = []
+    models = [copy.deepcopy(teacher) for _ in range(10)]
+    for rank, model in enumerate(models):
+        with torch.no_grad():
+            model[2].weight.add_(0.1 * rank)
+
+    def untrained(student: nn.Module, *args: object, steps: int, **options: object) -> nn.Module:
+        calls.append((models.index(student), steps))
+        if steps == 100:
+            return student
+        return teacher if student is models[1] else models[9]
+
+    monkeypatch.setattr(rehearse, "distill", untrained)
+    entries = [Entry(model, float(rank)) for rank, model in enumerate(models)]
+    chosen = rehearsed(teacher, entries, [(x,)], error_of, CPU, Reporter("off"))
+    assert calls == [(rank, 100) for rank in range(8)] + [(rank, 300) for rank in range(3)]
+    assert chosen is entries[1]

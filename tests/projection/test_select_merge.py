@@ -15,8 +15,8 @@ from projgen.data import as_batches
 from projgen.pca.counting import count_learnables
 from projgen.pca.discover import find_layers
 from projgen.pca.neuron_pca import NeuronPCA
+from projgen.projection.forecast import unit_rankings
 from projgen.projection.merge import narrowed, narrowed_stats, rank_units
-from projgen.projection.narrow import unit_rankings
 from projgen.projection.predict import Predictor
 from projgen.projection.ranks import DENSE
 from projgen.projection.refit import refitted
