@@ -140,7 +140,7 @@ ROWS: tuple[Row, ...] = (
             Level("80%", Reduction(0.80), Lost(3.2), Lost(0.5), distil=BOTH),
             Level("90%", Reduction(0.90), None, Lost(0.7), distil=BOTH),
         ),
-        steps=1500,
+        steps=1600,
     ),
     Row(
         "heartbeats", "Heartbeats", nets.HEARTBEATS,
