@@ -49,12 +49,12 @@ def print_doctor(tools: tuple[ToolStatus, ...]) -> int:
 
 
 def print_measurement(m: Measurement) -> None:
-    """The figures of one build on one target: totals, then layers, then the heaviest symbols."""
+    """The figures of one build on one target: its layers, each beside the best known of its kind, then totals."""
     out = console()
     table = Table(title=f"{m.target}: instructions per inference")
     table.add_column("layer")
     table.add_column("kernel")
-    for heading in ("MACs", "instructions", "per MAC", "share"):
+    for heading in ("MACs", "instructions", "per MAC", "best", "times", "share"):
         table.add_column(heading, justify="right")
     for layer in m.layers:
         counted = layer.instructions
@@ -64,10 +64,12 @@ def print_measurement(m: Measurement) -> None:
             cell(layer.macs, ",d"),
             cell(counted, ",.0f"),
             cell(counted / layer.macs if counted is not None and layer.macs else None, ".3f"),
+            cell(layer.reference / layer.macs if layer.reference is not None and layer.macs else None, ".3f"),
+            cell(layer.over_reference, ".2f"),
             cell(counted / m.instructions if counted is not None and m.instructions else None, ".1%"),
         )
     table.add_section()
-    table.add_row("total", "", "", cell(m.instructions, ",.0f"), "", "")
+    table.add_row("total", "", "", cell(m.instructions, ",.0f"), "", "", "", "")
     out.print(table)
     out.print(
         f"estimated cycles {cell(m.estimated_cycles, ',.0f')}; flash {m.weight_bytes + m.code_bytes:,d} B "

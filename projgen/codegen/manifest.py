@@ -17,6 +17,7 @@ from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node, Port
 from projgen.ir.numerics import GruNumerics, LstmNumerics, MatrixNumerics
 from projgen.ir.types import Quant
+from projgen.kernels.figures import figure
 from projgen.options import CompileOptions
 from projgen.quant.notes import NONE, Notes
 from projgen.schedule.records import Kind, Schedule, Segment
@@ -122,6 +123,7 @@ def _layer(schedule: Schedule, prefix: str, segment: Segment, weight_bytes: int)
         "macs": 0 if finish else sum(macs(graph, n) for n in nodes),
         "weight_bytes": weight_bytes,
         "predicted_instructions": round(segment.instructions),
+        "reference_instructions": _reference(graph, segment),
         "ranks": found,
     }
 
@@ -135,6 +137,13 @@ def total_learnables(graph: Graph) -> int:
         if n.op == "linear" and any(np.array_equal(graph.data(n, "w"), q) for q in projectors)
     ]
     return sum(learnables(graph, n) for n in graph.nodes) - sum(shared)
+
+
+def _reference(graph: Graph, segment: Segment) -> int | None:
+    """What the best kernels of these families were measured to execute; None where one of them never was."""
+    found = [figure(graph, c.node, c.choice.kernel) for c in segment.calls]
+    known = [n for n in found if n is not None]
+    return round(segment.repeats * sum(known)) if known and len(known) == len(found) else None
 
 
 def learnables(graph: Graph, node: Node) -> int:

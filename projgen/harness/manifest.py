@@ -38,7 +38,8 @@ class Tensor:
 class Layer:
     """A row of the manifest's table of layers; ``function`` is empty when a layer emits no code.
 
-    ``macs`` are per call; ``every_step``: called once per time step of a sequence.
+    ``macs`` are per call, as is ``reference``, the instructions of the best such kernels measured (None: none was);
+    ``every_step``: called once per time step of a sequence.
     """
 
     index: int
@@ -49,6 +50,7 @@ class Layer:
     macs: int
     weight_bytes: int
     every_step: bool
+    reference: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,7 @@ def _model(folder: Path, data: Mapping[str, Any]) -> ModelFolder:
                 macs=int(row.get("macs") or 0),
                 weight_bytes=int(row.get("weight_bytes") or 0),
                 every_step=sequence and row.get("phase", "step") == "step",
+                reference=None if row.get("reference_instructions") is None else int(row["reference_instructions"]),
             )
             for row in data["layers"]
         ),

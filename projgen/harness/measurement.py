@@ -33,7 +33,9 @@ SCHEMA: Final = 1
 class LayerMeasurement:
     """A layer's share per inference; ``instructions`` is None where instructions can't be counted.
 
-    The last row of a measurement is ``(control)``: what runs in run, reset and step themselves.
+    ``reference`` are the instructions that the best kernels of its kind were measured to execute (None: none was), and
+    ``over_reference`` how many times as many this build executes. The last row of a measurement is ``(control)``: what
+    runs in run, reset and step themselves.
     """
 
     name: str
@@ -42,6 +44,8 @@ class LayerMeasurement:
     macs: int
     weight_bytes: int
     instructions: int | None
+    reference: int | None = None
+    over_reference: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,16 +237,20 @@ def _measurement(
 
 
 def _layers(model: ModelFolder, counts: Counts | None, number: int, steps: float) -> tuple[LayerMeasurement, ...]:
-    rows = [
-        (layer.name, layer.op, layer.kernel, round(layer.macs * (steps if layer.every_step else 1)), layer.weight_bytes)
-        for layer in model.layers
-    ]
-    rows.append((CONTROL, "", "", 0, 0))
-    shares: Sequence[int | None] = [None] * len(rows)
+    shares: Sequence[int | None] = [None] * (len(model.layers) + 1)
     if counts is not None:
         sums = [sum(column) for column in zip(*counts.layers, strict=True)]
         shares = mean_shares([*sums, sum(counts.control)], number)
-    return tuple(LayerMeasurement(*row, instructions=n) for row, n in zip(rows, shares, strict=True))
+    rows: list[LayerMeasurement] = []
+    for layer, counted in zip(model.layers, shares, strict=False):
+        times = steps if layer.every_step else 1
+        reference = None if layer.reference is None else round(layer.reference * times)
+        over = round(counted / reference, 4) if counted is not None and reference else None
+        macs = round(layer.macs * times)
+        rows.append(
+            LayerMeasurement(layer.name, layer.op, layer.kernel, macs, layer.weight_bytes, counted, reference, over)
+        )
+    return (*rows, LayerMeasurement(CONTROL, "", "", 0, 0, shares[-1]))
 
 
 def _symbols(counts: Counts, number: int) -> dict[str, int]:
