@@ -104,17 +104,18 @@ def rows() -> Iterator[list[str]]:
                 cells += [f"{both[0]:.1f}", f"{both[1] - both[0]:+.1f}"]
             taken = ", ".join(e.layer for e in better.notes.equalised) or "-"
             loss = better.notes.int8_loss
-            changed = "-" if loss is None or loss.decisions is None else f"{100 * loss.decisions:.2f}"
+            assert loss is not None and loss.decisions is not None and loss.expected is not None
             decided = [outputs(q, net.test).argmax(1) for q in (plain, better)]
             correct = [100 * float(np.mean(d == net.labels)) for d in (want["test"].argmax(1), *decided)]
-            yield [*cells, *(f"{c:.2f}" for c in correct), changed, taken]
+            cells += [f"{c:.2f}" for c in (*correct, 100 * loss.decisions, 100 * loss.expected)]
+            yield [*cells, taken]
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     head = ["net", "compressed", "% fewer", "SNR", "equalised", "SNR, test", "equalised", "accuracy, float", "int8"]
-    head += ["int8, equalised", "% changed", "taken"]
+    head += ["int8, equalised", "% changed", "expected to cost", "taken"]
     print("| " + " | ".join(head) + " |")
     print("|" + "---|" * len(head))
     for row in rows():

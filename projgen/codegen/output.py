@@ -13,6 +13,7 @@ from projgen.codegen.emit import BuildPlan
 from projgen.errors import InputError
 
 _WHERE: Final = "out (-o)"
+_NAMED: Final = 8  # of the files in the way
 _LATER: Final = {"build", "report.html"}  # what other commands add to the folder
 
 
@@ -26,10 +27,11 @@ def check_folder(out: Path) -> Path:
     if folder.is_dir():
         foreign = sorted(p.name for p in folder.iterdir() if p.name not in _ours(folder))
         if foreign:
-            shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+            shown = ", ".join(foreign[:_NAMED]) + (f" and {len(foreign) - _NAMED} more" * (len(foreign) > _NAMED))
             raise InputError(
-                f"folder {out} holds files that projgen did not write ({shown})",
-                "a new or empty folder, or one that projgen compile wrote",
+                f"folder {out} is replaced as a whole, but holds files that projgen did not write: {shown}",
+                "a new or empty folder, or one that projgen compile wrote; objects of builds of one's own belong in "
+                "another folder, or in its build/, which is replaced too",
                 _WHERE,
             )
     elif folder.exists() or folder.is_symlink():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -141,12 +142,14 @@ def _depthwise(x: Array, w: Array, attrs: Conv2d, oh: int, ow: int) -> Array:
     return y
 
 
-def sample(
+def quantised_sample(
+    op: str,
+    rule: Callable[[Any, Types], TensorType],
     name: str,
     shape: tuple[int, int, int],
     out: int,
     kernel: tuple[int, int],
-    attrs: Conv2d,
+    attrs: Conv2d | ConvTranspose2d,
     *,
     x: DType = DType.INT8,
     y: DType = DType.INT8,
@@ -156,40 +159,11 @@ def sample(
     saturating: bool = False,
     batch: int = 1,
 ) -> Sample:
-    """A quantised convolution with random (or, saturating, all-extreme) rows; y_scale 0 picks a fitting scale."""
-    return quantised_sample(
-        name,
-        "conv2d",
-        infer,
-        shape,
-        out,
-        kernel,
-        attrs,
-        (x, y),
-        (x_zero, y_zero),
-        y_scale=y_scale,
-        saturating=saturating,
-        batch=batch,
-    )
+    """A sample of an operator with the weights of a convolution, with random (or, saturating, all-extreme) rows.
 
-
-def quantised_sample(
-    name: str,
-    op: str,
-    rule: Callable[[Any, Types], TensorType],
-    shape: tuple[int, int, int],
-    out: int,
-    kernel: tuple[int, int],
-    attrs: Conv2d | ConvTranspose2d,
-    dtypes: tuple[DType, DType],
-    zeros: tuple[int, int],
-    *,
-    y_scale: float = 0.0,
-    saturating: bool = False,
-    batch: int = 1,
-) -> Sample:
-    """A sample of an operator with the weights of a convolution; ``rule`` is its shape rule, pairs are (x, y)."""
-    x, y = dtypes
+    Args:
+        rule: the operator's shape rule. y_scale: 0 picks a fitting one.
+    """
     rng = generator(name)
     w_shape = (out, *kernel, shape[2] // attrs.groups)
     w = np.where(rng.random(w_shape) < 0.5, -1.0, 1.0) if saturating else rng.standard_normal(w_shape)
@@ -198,10 +172,10 @@ def quantised_sample(
     b = rng.standard_normal(out) * (0.01 if y_scale else 0.5)
     wide_in, wide_out = x is DType.INT16, y is DType.INT16
     s_x = 2.0**-9 if wide_in else 0.03125
-    x_type = TensorType(shape, x, Quant(s_x, 0 if wide_in else zeros[0]))
+    x_type = TensorType(shape, x, Quant(s_x, 0 if wide_in else x_zero))
     spread = float(np.abs(w).reshape(out, -1).sum(axis=1).max()) * s_x * (2000 if wide_in else 80)
     scale = y_scale or (2.0 ** np.ceil(np.log2(spread / 4095)) if wide_out else float(np.float32(spread / 255)))
-    quant = Quant(scale, 0 if wide_out else zeros[1])
+    quant = Quant(scale, 0 if wide_out else y_zero)
     types = {"x": x_type, "w": TensorType(w_shape)}
     y_type = TensorType(rule(attrs, types).shape, y, quant)
     rows = quantise_rows(name, w, b, x_type, y_type)
@@ -212,6 +186,9 @@ def quantised_sample(
     if wide_in:
         data = (data // 8).astype(np.int16)
     return one_node(name, node, {"x": x_type, "y": y_type}, {"w": rows.w, "b": rows.b, "m": rows.m}, (data,))
+
+
+sample = partial(quantised_sample, "conv2d", infer)
 
 
 def conv(

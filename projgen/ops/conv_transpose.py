@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -108,24 +109,7 @@ def _correlated(attrs: ConvTranspose2d, x: Array, w: Array, value: float) -> Arr
     return conv.correlate(spread(attrs, x, (w.shape[1], w.shape[2]), value), w[:, ::-1, ::-1], plain)
 
 
-def sample(
-    name: str,
-    shape: tuple[int, int, int],
-    out: int,
-    kernel: tuple[int, int],
-    attrs: ConvTranspose2d,
-    *,
-    x: DType = DType.INT8,
-    y: DType = DType.INT8,
-    x_zero: int = 4,
-    y_zero: int = -7,
-    y_scale: float = 0.0,
-    saturating: bool = False,
-) -> Sample:
-    """A quantised transposed convolution; the arguments are those of ``conv.sample``."""
-    return conv.quantised_sample(
-        name, OP, infer, shape, out, kernel, attrs, (x, y), (x_zero, y_zero), y_scale=y_scale, saturating=saturating
-    )
+sample = partial(conv.quantised_sample, OP, infer)
 
 
 def transposed(

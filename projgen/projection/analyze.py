@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from projgen.pca.counting import count_learnables, dense_cost, smallest_cost
@@ -68,7 +69,9 @@ class Analysis:
     layers: tuple[LayerAnalysis, ...]
     curve: tuple[CurvePoint, ...]
 
-    def __rich__(self) -> Table:
+    def __rich__(self) -> Table | Text:
+        if not self.layers:
+            return Text(self._title())
         table = Table(title=self._title())
         for heading in _HEADINGS:
             table.add_column(heading, justify="left" if heading in {"layer", "kind", "note"} else "right")
@@ -85,6 +88,8 @@ class Analysis:
         def line(tag: str, cells: Any) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
+        if not self.layers:
+            return f"<p>{html.escape(self._title())}</p>"
         layers = line("th", _HEADINGS) + "".join(line("td", row) for row in self._rows())
         heads = ("learnables removed", "explained (pca)", "explained (output)")
         points = "".join(
@@ -95,6 +100,8 @@ class Analysis:
         return f"<p>{html.escape(self._title())}</p><table>{layers}</table>{curve}"
 
     def _title(self) -> str:
+        if not self.layers:
+            return f"{self.learnables:,} learnables, none in a layer with a weight matrix: there is nothing to compress"
         return f"{self.learnables:,} learnables, up to {self.max_reduction:.1%} can go"
 
     def _rows(self) -> list[tuple[str, ...]]:

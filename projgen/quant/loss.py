@@ -16,6 +16,7 @@ import numpy.typing as npt
 from projgen.arrays import check_classes
 from projgen.errors import InputError, Int8LossError
 from projgen.ir.graph import Array, Graph
+from projgen.quant.fixed import Floats
 from projgen.quant.probe import Probe, Sample
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ Labels = npt.NDArray[np.int64]
 LIMITS: Final[dict[Measure, float]] = {"accuracy": 0.005, "decisions": 0.02, "error": 0.2}
 MACS: Final = 1 << 31  # most multiply-accumulates of the measurement
 _ALIKE: Final = 8.0  # columns of class scores spread by factors below this
+_ROWS: Final = 1024  # scores, and ...
+_ERRORS: Final = 256  # ... errors of scores that are combined, evenly spread over all
+_CONFIDENCE: Final = 1.645  # standard errors: 95%, one-sided
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Int8Loss:
         samples: calibration inputs it was measured on.
         error: root of the mean square of (int8 - float) over that of the float outputs about their means.
         decisions: share of samples (steps, pixels) with another largest output; None without class scores.
+        expected, expected_limit: accuracy that the changed decisions are expected to cost, upper 95% confidence, and
+            the limit on it; None unless the measure is "decisions".
         accuracy_float, accuracy_int8: on these samples; None without labels.
     """
 
@@ -52,6 +58,8 @@ class Int8Loss:
     decisions: float | None = None
     accuracy_float: float | None = None
     accuracy_int8: float | None = None
+    expected: float | None = None
+    expected_limit: float | None = None
 
     @property
     def text(self) -> str:
@@ -64,22 +72,26 @@ class Int8Loss:
         more = [] if self.measure == "error" else [f"relative output error {self.error:.4f}"]
         if self.measure == "accuracy" and self.decisions is not None:
             more.insert(0, f"{100 * self.decisions:.2f}% of the decisions changed")
+        if self.expected is not None:
+            more.insert(0, f"expected to cost up to {100 * self.expected:.2f} points of accuracy")
         return f"{said} on {self.samples} calibration inputs" + (f" ({', '.join(more)})" if more else "")
 
     @property
     def limit_text(self) -> str:
-        """The limit in the measure's unit."""
+        """The limits in their measures' units."""
         unit = {"accuracy": f"{100 * self.limit:g} points", "decisions": f"{100 * self.limit:g}%"}
-        return unit.get(self.measure, f"{self.limit:g}")
+        text = unit.get(self.measure, f"{self.limit:g}")
+        return text if self.expected_limit is None else f"{text} and {100 * self.expected_limit:g} points"
 
     def require(self) -> None:
-        """Refuse what is beyond the limit; a single sample decides nothing.
+        """Refuse what is beyond a limit; a single sample decides nothing.
 
         Raises:
             Int8LossError: naming measure, value and limit.
         """
         single = 0.0 if self.measure == "error" else 1.0 / self.samples
-        if self.value > max(self.limit, single) + 1e-12:
+        costs = self.expected is not None and self.expected_limit is not None and self.expected > self.expected_limit
+        if self.value > max(self.limit, single) + 1e-12 or costs:
             raise Int8LossError(
                 self.text,
                 f"up to {self.limit_text}",
@@ -130,24 +142,68 @@ def measure_loss(
 
     Args:
         labels: class number of every place in the stream that the samples come from; None without.
-        limit: on the measure that is used; "auto": 0.005 of accuracy, 0.02 of the decisions, 0.2 of error.
+        limit: on the measure that is used; "auto": 0.005 of accuracy, 0.02 of the decisions and 0.005 of the accuracy
+            that these are expected to cost, 0.2 of error. A number is the limit of both where there are two.
     Raises:
         InputError: labels for a model without one vector of class scores, or beyond its classes.
     """
     probe = Probe(graph, samples)
     got = probe.run(quantised)
     error = float(np.sqrt(probe.noise_of(got)))
-    decisions = None
+    decisions = expected = None
     if labels is not None or has_scores(graph, probe):
-        changed = [g[0].argmax(-1) != w[0].argmax(-1) for g, w in zip(got, probe.wanted, strict=True)]
-        decisions = float(np.concatenate([c.ravel() for c in changed]).mean())
+        want, have = (_rows([outputs[0] for outputs in of]) for of in (probe.wanted, got))
+        decisions = float((have.argmax(1) != want.argmax(1)).mean())
+        expected = expected_cost(want, have) if labels is None else None
     right: tuple[float, float] | None = None
     if labels is not None:
         right = _accuracy(graph, probe, probe.wanted, labels), _accuracy(graph, probe, got, labels)
     measure: Measure = "accuracy" if right else "error" if decisions is None else "decisions"
     value = right[0] - right[1] if right else error if decisions is None else decisions
     most = LIMITS[measure] if limit == "auto" else limit
-    return Int8Loss(measure, value, most, len(samples), error, decisions, *(right or (None, None)))
+    price = None if expected is None else LIMITS["accuracy"] if limit == "auto" else limit
+    before, after = right or (None, None)
+    return Int8Loss(measure, value, most, len(samples), error, decisions, before, after, expected, price)
+
+
+def expected_cost(wanted: Floats, got: Floats) -> float:
+    """Accuracy that changed decisions are expected to cost on inputs like these, the upper end of 95% confidence.
+
+    The float scores' probabilities say how likely each class is right; a change from class a to class b costs
+    p_a - p_b. Every input may meet the error of every other: few changes are seen, but the margins of all inputs and
+    the errors of all tell how many to expect. Errors that are larger where margins are small show in the changes that
+    were seen; the larger of the two counts (of seen ones, from two on).
+
+    Args:
+        wanted, got: class scores of the floats and of the integers, (rows, classes).
+    """
+    chance = _probabilities(wanted)
+    places = np.arange(len(wanted))
+    before, after = wanted.argmax(1), got.argmax(1)
+    seen = float((chance[places, before] - chance[places, after]).mean())
+    errors = (got - wanted)[_spaced(len(wanted), _ERRORS)]
+    rows = _spaced(len(wanted), _ROWS)
+    costs = np.array([chance[i, before[i]] - chance[i, (wanted[i] + errors).argmax(1)].mean() for i in rows])
+    bound = float(costs.mean() + _CONFIDENCE * costs.std() / np.sqrt(len(costs)))
+    return round(max(bound, seen) if int((before != after).sum()) > 1 else bound, 6)
+
+
+def _probabilities(scores: Floats) -> Floats:
+    """Class probabilities: the rows as they are if they are that, else their softmax."""
+    if bool((scores >= 0.0).all()) and bool((np.abs(scores.sum(1) - 1.0) < 0.02).all()):
+        return scores
+    powers = np.exp(scores - scores.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True))
+
+
+def _spaced(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most so many evenly spread indices."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def _rows(parts: Sequence[Array]) -> Floats:
+    """Outputs of all groups as rows of class scores."""
+    return np.concatenate([np.asarray(p, np.float64).reshape(-1, p.shape[-1]) for p in parts])
 
 
 def has_scores(graph: Graph, probe: Probe) -> bool:

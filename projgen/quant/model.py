@@ -180,8 +180,9 @@ def quantize(
         keep_dead_channels: leave in what never changes.
         int8_limit: measure what the integers lose against the floats on calibration inputs, note it
             (``notes.int8_loss``), and refuse more than this: of accuracy, with ``labels``; else of the share of class
-            decisions that change; else, where outputs are no class scores, of the relative output error. "auto":
-            0.005, 0.02 and 0.2. None: not measured, unless there are labels.
+            decisions that change, and of the accuracy that these are expected to cost; else, where outputs are no
+            class scores, of the relative output error. "auto": 0.005; 0.02 and 0.005; 0.2. None: not measured, unless
+            there are labels.
         labels: class number of each calibration input, (N,); default: those in the calibration data.
         on_stage: called with the graph after each stage: "import", the name of each pass, "equalise",
             "quantise", "remove_dead_channels".

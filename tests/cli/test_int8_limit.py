@@ -32,8 +32,8 @@ def test_a_level_that_works_is_told(projgen, small: Path, tmp_path: Path) -> Non
     args = ["compile", small / "net.onnx", "--data", small / "data.npz", "-t", "host", "-o", tmp_path / "out"]
     result = projgen(*args, "--ranks", "*=3")
     assert result.code == 0, result.err
-    assert "of the class decisions on 64 calibration inputs (relative output error 0.0" in result.out
-    assert "; limit 2%" in result.out
+    assert "of the class decisions on 64 calibration inputs (expected to cost up to 0.0" in result.out
+    assert "; limit 2% and 0.5 points" in result.out
     assert manifest(tmp_path / "out")["int8_loss"]["measure"] == "decisions"
     assert projgen(*args).code == 0
     assert manifest(tmp_path / "out")["int8_loss"] is None
@@ -44,7 +44,7 @@ def test_a_level_off_the_cliff_is_refused(projgen, cliff: Path, tmp_path: Path) 
     goal = ["--ranks", "first=8"]
     result = projgen(*args, *goal)
     assert result.code == 2
-    assert "projgen: int8 changes" in result.err and "Allowed: up to 2%." in result.err
+    assert "projgen: int8 changes" in result.err and "Allowed: up to 2% and 0.5 points." in result.err
     assert "--learnables-reduction" in result.err and "--int8-limit" in result.err
     assert not (tmp_path / "out").exists()
     result = projgen(*args, *goal, "--labels", cliff / "labels.npy")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from projgen.codegen import manifest as manifests
 from projgen.codegen.build import build_program
@@ -130,6 +132,16 @@ def differing(image: Image, samples: Sequence[Sample]) -> dict[str, int]:
         if bad:
             wrong[sample.name] = bad
     return wrong
+
+
+EVERY_BUILD = pytest.mark.parametrize(
+    ("compiler", "optimise"), [("gcc", "-O0"), ("gcc", "-O2"), ("gcc", "-O3"), ("gcc", "-Os"), ("clang", "-O2")]
+)
+
+
+def check(todo: Sequence[tuple[Sample, KernelChoice]], target: str, folder: Path, **options: Any) -> None:
+    """Build all with their kernels and compare every byte."""
+    assert differing(build(todo, target, folder, **options), [s for s, _ in todo]) == {}
 
 
 def instructions(image: Image, samples: Sequence[Sample]) -> list[int]:

@@ -14,7 +14,7 @@ from projgen.kernels.conv_mve_layouts import TapStream
 from projgen.kernels.record import KernelChoice
 from projgen.ops.conv_residual import sample, samples
 from projgen.ops.record import Sample
-from tests.kernels.single_node import build, choice_of, chosen, differing, instructions
+from tests.kernels.single_node import EVERY_BUILD, build, check, choice_of, chosen, instructions
 
 TARGET = "cortex-m55"
 KERNELS = ("pointwise_residual_mve", "conv2d_residual_mve")
@@ -35,18 +35,13 @@ def work() -> list[tuple[Sample, KernelChoice]]:
     return fitting
 
 
-@pytest.mark.parametrize(
-    ("compiler", "optimise"), [("gcc", "-O0"), ("gcc", "-O2"), ("gcc", "-O3"), ("gcc", "-Os"), ("clang", "-O2")]
-)
+@EVERY_BUILD
 def test_bytes_with_compilers(compiler: str, optimise: str, tmp_path: Path) -> None:
-    todo = work()
-    image = build(todo, TARGET, tmp_path, compiler=compiler, optimise=optimise)
-    assert differing(image, [s for s, _ in todo]) == {}
+    check(work(), TARGET, tmp_path, compiler=compiler, optimise=optimise)
 
 
 def test_plain_c_under_sanitizers(tmp_path: Path) -> None:
-    todo = work()
-    assert differing(build(todo, "host", tmp_path, sanitize=True), [s for s, _ in todo]) == {}
+    check(work(), "host", tmp_path, sanitize=True)
 
 
 def test_instructions(tmp_path: Path) -> None:

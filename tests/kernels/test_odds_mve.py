@@ -17,7 +17,7 @@ from projgen.ops.common import int8_type, one_node
 from projgen.ops.elementwise import add_samples, binary_sample, lut_samples, mul_samples
 from projgen.ops.pool import avg_sample, avg_samples, max_samples
 from projgen.ops.record import Sample
-from tests.kernels.single_node import build, choice_of, differing, instructions
+from tests.kernels.single_node import EVERY_BUILD, build, check, choice_of, instructions
 from tests.kernels.test_odds_dsp import IN, OUT, clamped
 
 TARGET = "cortex-m55"
@@ -62,18 +62,13 @@ def work() -> list[tuple[Sample, KernelChoice]]:
     return fitting
 
 
-@pytest.mark.parametrize(
-    ("compiler", "optimise"), [("gcc", "-O0"), ("gcc", "-O2"), ("gcc", "-O3"), ("gcc", "-Os"), ("clang", "-O2")]
-)
+@EVERY_BUILD
 def test_bytes(compiler: str, optimise: str, tmp_path: Path) -> None:
-    todo = work()
-    image = build(todo, TARGET, tmp_path, compiler=compiler, optimise=optimise)
-    assert differing(image, [s for s, _ in todo]) == {}
+    check(work(), TARGET, tmp_path, compiler=compiler, optimise=optimise)
 
 
 def test_plain_c_under_sanitizers(tmp_path: Path) -> None:
-    todo = work()
-    assert differing(build(todo, "host", tmp_path, sanitize=True), [s for s, _ in todo]) == {}
+    check(work(), "host", tmp_path, sanitize=True)
 
 
 def test_instructions(tmp_path: Path) -> None:

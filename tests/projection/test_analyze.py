@@ -89,3 +89,23 @@ def test_a_pca_made_before_and_a_model_without_candidates() -> None:
     nothing = projgen.analyze(nn.Sequential(nn.RNN(8, 4)), x)
     assert nothing.max_reduction == 0.0 and nothing.curve == () and "nn.RNN" in nothing.layers[0].reason
     assert "<table>" in nothing._repr_html_() and "nn.RNN" in shown(nothing)
+
+
+@pytest.mark.parametrize(("model", "count"), [(nn.ReLU(), 0), (nn.Sequential(nn.BatchNorm1d(8), nn.Sigmoid()), 16)])
+def test_a_model_without_weight_matrices_gets_a_line_instead_of_a_table(model: nn.Module, count: int) -> None:
+    analysis = projgen.analyze(model, torch.randn(20, 8))
+    said = f"{count} learnables, none in a layer with a weight matrix: there is nothing to compress"
+    assert analysis.layers == () and shown(analysis) == f"{said}\n"
+    assert analysis._repr_html_() == f"<p>{said}</p>"
+
+
+def test_the_table_says_which_units_may_go_and_why_the_others_stay(analysis: object) -> None:
+    rows = {layer.name: layer for layer in analysis.layers}
+    assert rows["conv"].units == 0
+    assert rows["conv"].units_reason == "a layer that makes or reads them is used more than once"
+    assert rows["fc"].units_reason == "the network's outputs never change"
+    assert "all units stay: the network's outputs" in " ".join(shown(analysis).split())
+    torch.manual_seed(0)
+    plain = projgen.analyze(nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 2)), torch.randn(30, 8))
+    assert [layer.units for layer in plain.layers] == [12, 0]
+    assert "units to prune" in shown(plain) and "<td>12</td>" in plain._repr_html_()

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import projgen
 from projgen.data import as_batches
 from projgen.errors import InputError, Int8LossError
-from projgen.quant.loss import Int8Loss, check_limit, in_order
+from projgen.quant.loss import Int8Loss, check_limit, expected_cost, in_order
 from projgen.quant.model import QuantizedModel, quantize
 from projgen.quant.notes import Notes
 from projgen.quant.store import from_bytes, to_bytes
@@ -74,6 +76,58 @@ def test_accuracy_with_labels(data: torch.Tensor) -> None:
     assert found.decisions is not None and f"{100 * found.decisions:.2f}% of the decisions changed" in found.text
 
 
+def brute_force(wanted: np.ndarray, got: np.ndarray) -> tuple[float, float]:
+    """(estimate from all margins and errors, mean over the seen changes) by loops."""
+    powers = np.exp(wanted)
+    p = powers / powers.sum(1, keepdims=True)
+    costs, seen = [], 0.0
+    for i, w in enumerate(wanted):
+        c = [p[i, w.argmax()] - p[i, (w + e).argmax()] for e in got - wanted]
+        costs.append(sum(c) / len(c))
+        seen += (p[i, w.argmax()] - p[i, got[i].argmax()]) / len(wanted)
+    return np.mean(costs) + 1.645 * np.std(costs) / len(costs) ** 0.5, seen
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.integers(1, 60), classes=st.integers(2, 6), noise=st.floats(0.0, 2.0), seed=st.integers(0, 999))
+def test_the_expected_cost_of_changes(rows: int, classes: int, noise: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    wanted = 2 * rng.standard_normal((rows, classes))
+    got = wanted + noise * rng.standard_normal((rows, classes))
+    bound, seen = brute_force(wanted, got)
+    changes = int((wanted.argmax(1) != got.argmax(1)).sum())
+    assert expected_cost(wanted, got) == pytest.approx(max(bound, seen) if changes > 1 else bound, abs=1e-6)
+    powers = np.exp(wanted)
+    chances = powers / powers.sum(1, keepdims=True)
+    assert expected_cost(chances, chances) == 0.0
+
+
+def test_probabilities_are_taken_as_they_are() -> None:
+    wanted = np.tile([[0.6, 0.4]], (50, 1))
+    assert expected_cost(wanted, wanted[:, ::-1]) == pytest.approx(0.2)
+    assert expected_cost(3 * wanted, 3 * wanted[:, ::-1]) == pytest.approx(np.tanh(0.3), abs=1e-6)
+
+
+def test_few_changes_that_cost_much_are_refused(data: torch.Tensor) -> None:
+    """About one decision in a hundred changes, within the limit; but the net was sure of them."""
+    model = Offset(3.5)
+    found = measured(model, data)
+    assert 0.002 < found.value < 0.02 and found.expected is not None and found.expected < 0.005
+    quantize(model, data, int8_limit="auto")
+    with torch.no_grad():
+        model.second.weight *= 100
+        model.second.bias *= 100
+    sure = measured(model, data)
+    assert sure.value == pytest.approx(found.value, abs=0.005) and sure.expected is not None and sure.expected > 0.005
+    with pytest.raises(
+        Int8LossError,
+        match=r"% of the class decisions on 400 calibration inputs \(expected to cost up to [\d.]+ points of accuracy, "
+        r"relative output error .*Allowed: up to 2% and 0\.5 points\. .*--learnables-reduction.*projgen\.distill",
+    ):
+        quantize(model, data, int8_limit="auto")
+    quantize(model, data, int8_limit=0.02)
+
+
 @pytest.mark.parametrize("outputs", [1, 12])
 def test_error_of_what_are_no_class_scores(data: torch.Tensor, outputs: int) -> None:
     """One number, or a reconstruction of the input."""
@@ -115,8 +169,8 @@ def test_a_net_off_the_cliff_is_refused(data: torch.Tensor, tmp_path: Path) -> N
         projgen.compile(Offset(40.0), calibration=data, target="host", out=tmp_path / "out", int8_limit="auto")
     message = str(refused.value)
     assert refused.value.exit_code == 2
-    assert "% of the class decisions on 400 calibration inputs (relative output error" in message
-    assert "Allowed: up to 2%" in message
+    assert "% of the class decisions on 400 calibration inputs (expected to cost up to 0.5" in message
+    assert "Allowed: up to 2% and 0.5 points" in message
     for way in ("--learnables-reduction", "projgen.distill", "int8_limit (--int8-limit)"):
         assert way in message
     assert list(tmp_path.iterdir()) == []
