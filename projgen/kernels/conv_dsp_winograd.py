@@ -20,6 +20,7 @@ from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableR
 from projgen.targets import Target
 
 UNROLLED_QUADS = 4  # quads of channels up to which the products of a 2-D tile are straight-line code
+SHARED_QUADS = 16  # up to which they are the same subroutine for all
 UNROLLED_ROW_QUADS = 2  # the same of the forms along a row
 LARGEST_QUADS = 31  # reach of the loads and stores of double words
 
@@ -47,6 +48,7 @@ def _fields(node: Node, g: Geometry, columns: int, parts: int, chunk: int = 0) -
     top, _, left, _ = g.attrs.padding
     wide = -(-g.w[3] // 4) * 4
     out_h, out_w, out_c = g.y.step_shape
+    pixel, residual = out_c * g.y.dtype.bytes, int("residual" in node.inputs)
     return {
         "stream": TableRef("stream"),
         "row": (*g.x.step_shape, wide, top, left, matrix_numerics(node).input_zero_point, g.x.dtype.bytes),
@@ -55,11 +57,10 @@ def _fields(node: Node, g: Geometry, columns: int, parts: int, chunk: int = 0) -
         "stride_h": g.attrs.stride[0],
         "parts": parts,
         "chunk": chunk,
+        "planes": (wide // 4, 32 * (chunk + 2)),
         "out_h": out_h,
         "out_w": out_w,
-        "out_c": out_c,
-        "out_bytes": g.y.dtype.bytes,
-        "out": (out_w * out_c * g.y.dtype.bytes, requant.zero_point, requant.low, requant.high),
+        "out": (out_w * pixel, requant.zero_point, requant.low, requant.high, pixel, wide // 4, residual),
     }
 
 
@@ -100,52 +101,65 @@ def _finish(graph: Graph, node: Node, outputs: int, calls: int) -> int:
     return outputs * (3 + shifted + (5 if clamped else 0)) + (2 * calls if clamped else 0)
 
 
-def _two_dimensional(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
+@dataclass(frozen=True, slots=True)
+class _Products:
+    """How the block of the 2-D form multiplies: straight-line code for one node, or a subroutine for many."""
+
+    quads: int  # of channels, at most, where it is a subroutine
+    unrolled: bool
+
+    @property
+    def name(self) -> str:
+        return f"{4 * self.quads}" if self.unrolled else f"upto{4 * self.quads}"
+
+
+def _products(quads: int, size: str) -> _Products | None:
+    """Of a node with ``quads``: its own ("own", "looped": never straight-line), or ("shared") one for most nodes."""
+    if size == "shared":
+        most = SHARED_QUADS if quads <= SHARED_QUADS else LARGEST_QUADS
+        return _Products(most, False) if quads != most else None
+    if size == "looped":
+        return _Products(quads, False) if quads <= UNROLLED_QUADS else None
+    return _Products(quads, quads <= UNROLLED_QUADS)
+
+
+def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "own") -> KernelChoice | None:
     g = geometry(graph, node)
     if g.w[1] != 3 or g.attrs.stride != (1, 1) or not _fits(graph, node, g, 4):
         return None
     requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
     (out_h, out_w, outputs) = g.y.step_shape
     added = residual_bytes(node, g, 2)
-    residual = added[0] > 0
+    residual, wide = added[0] > 0, g.y.dtype is DType.INT16
     layout = Winograd2dStream(g.w, _order(g), residual)
-    quads, plan = layout.quads, _chunks(g, residual=residual)
-    unrolled = quads <= UNROLLED_QUADS and not looped
-    if looped and quads > UNROLLED_QUADS:
+    quads, plan, made = layout.quads, _chunks(g, residual=residual), _products(layout.quads, size)
+    if made is None:
         return None
-    shape = f"{'residual_' if residual else ''}{4 * quads}x{outputs}"
+    flag: int | str = "flag" if not made.unrolled and not wide else int(residual)
     variant = f"_{SUFFIX[g.y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
-    block = f"pg_winograd2d_{shape}{variant}{'_looped' if looped else ''}"
-    source = f"pg_winograd2d_input_{SUFFIX[g.x.dtype]}_{4 * quads}x{plan.chunk + 2}"
+    block = f"pg_winograd2d_{'residual_' if flag == 1 else ''}{made.name}{variant}"
+    source = f"pg_winograd2d_input_{SUFFIX[g.x.dtype]}"
     has_row = out_h % 2 == 0
-    function = f"{block}_{SUFFIX[g.x.dtype]}_{plan.chunk}_map{'' if has_row else '_odd'}{residual_name(added)}"
+    function = f"{block}_{SUFFIX[g.x.dtype]}_map{'' if has_row else '_odd'}{residual_name(added)}"
     products: Parameters = {
         "function": block,
-        "quads": quads,
-        "outputs": outputs,
-        "unrolled": int(unrolled),
+        "quads": made.quads,
+        "unrolled": int(made.unrolled),
         "shift": requant.shift,
         "clamped": int(clamped),
-        "wide": int(g.y.dtype is DType.INT16),
-        "residual": int(residual),
+        "wide": int(wide),
+        "residual": flag,
     }
-    transform: Parameters = {
-        "function": source,
-        "quads": quads,
-        "columns": plan.chunk + 2,
-        "wide": int(g.x.dtype is DType.INT16),
-    }
+    transform: Parameters = {"function": source, "wide": int(g.x.dtype is DType.INT16)}
     names = f"{block}, {source}_rows, {source}_tiles"
     row_pairs = -(-out_h // 2)
-    per_pair = 160 * quads + 140 + (0 if unrolled else 78) + (36 if residual else 0) + _finish(graph, node, 16, 4)
+    per_pair = 160 * quads + 126 + (0 if made.unrolled else 79) + (36 if residual else 0) + _finish(graph, node, 16, 2)
+    per_pair += 0 if flag != "flag" else 12 if clamped else 6
     pairs = -(-out_w // 4)
-    per_tiles = outputs // 2 * per_pair + 130 * quads + 28
-    partial, spilled = _partial(out_h, out_w)
-    spilled *= outputs * g.y.dtype.bytes
-    around = partial * (114 if residual else 59) + spilled * (1.9 if residual else 0.9)
-    around += copy(added[0]) + 50 if residual else 0
+    per_tiles = outputs // 2 * per_pair + 136 * quads + (97 if made.unrolled else 105)
+    around = _partial(g, residual=residual) + (copy(added[0]) + 50 if residual else 0)
     new_columns = plan.columns or g.x.step_shape[1]
-    per_rows = new_columns * quads * 27 + 16 * quads + 400 + (plan.chunks - 1) * (50 * quads + 80)
+    per_rows = new_columns * (28 * quads + 8) + 16 * quads + 440 + (plan.chunks - 1) * (50 * quads + 100)
     products_of_map = row_pairs * (pairs * per_tiles + per_rows) + around + 100
     copied = _padded_rows(g, 2 * row_pairs + 2, 4 * plan.columns) if plan.columns else 0.0
     spill = 8 * outputs * g.y.dtype.bytes if out_w % 4 or out_h % 2 else 0
@@ -153,10 +167,9 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, looped: bool 
     padded = 4 * plan.columns * 4 * quads * g.x.dtype.bytes
     held = (1 + g.attrs.padding[0] * plan.overwrites) * _row_bytes(g.x)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m", *(["f"] if residual else []))}
-    driver = f"pg_winograd2d_{'residual_' if residual else ''}map"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     return KernelChoice(
-        kernel=f"winograd2d{'_residual' if residual else ''}_dsp{'_looped' if looped else ''}",
+        kernel=f"winograd2d{'_residual' if residual else ''}_dsp{'' if size == 'own' else f'_{size}'}",
         function=function,
         struct="pg_winograd_params",
         fields=_fields(node, g, plan.columns, 16, plan.chunk),
@@ -165,7 +178,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, looped: bool 
         blocks=(
             Block("conv_dsp_winograd2d.h.j2", block, tuple(products.items())),
             Block("conv_dsp_winograd2d_input.h.j2", source, tuple(transform.items())),
-            call(function, driver, "pg_winograd_params", types, names, row=has_row, residual=added),
+            call(function, "pg_winograd2d_map", "pg_winograd_params", types, names, row=has_row, residual=added),
         ),
         instructions=products_of_map + copied,
         scratch_bytes=per_call + (padded or held),
@@ -177,11 +190,12 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, looped: bool 
     )
 
 
-def _partial(height: int, width: int) -> tuple[int, int]:
-    """Blocks of 2 x 4 outputs that hang over a map, and the outputs inside it that they compute."""
+def _partial(g: Geometry, *, residual: bool) -> int:
+    """Instructions that copy outputs from beside the map, and residuals there, where blocks of 2 x 4 hang over it."""
+    (height, width, outputs), size = g.y.step_shape, g.y.dtype.bytes
     blocks = [(min(2, height - y), min(4, width - x)) for y in range(0, height, 2) for x in range(0, width, 4)]
-    cut = [h * w for h, w in blocks if h * w < 8]
-    return len(cut), sum(cut)
+    rows = [(h, copy(w * outputs * size) + 14) for h, w in blocks if h * w < 8]
+    return sum(40 + h * row * (2 if residual else 1) for h, row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,14 +319,18 @@ def _stride2(graph: Graph, node: Node, _target: Target, *, looped: bool = False)
     return _by_rows(graph, node, _STRIDE2, Stride2Stream(g.w, _order(g)), looped=looped)
 
 
-_FORMS = (
-    ("winograd2d_dsp", "conv2d", _two_dimensional),
-    ("winograd2d_residual_dsp", "conv2d_residual", _two_dimensional),
-    ("winograd1d_dsp", "conv2d", _one_dimensional),
-    ("winograd_stride2_dsp", "conv2d", _stride2),
-)
-KERNELS = tuple(
-    KernelDef(f"{name}{'_looped' if looped else ''}", op, frozenset({"dsp"}), partial(apply, looped=looped))
-    for name, op, apply in _FORMS
-    for looped in (False, True)
+_2D = (("winograd2d_dsp", "conv2d"), ("winograd2d_residual_dsp", "conv2d_residual"))
+_ROWS = (("winograd1d_dsp", _one_dimensional), ("winograd_stride2_dsp", _stride2))
+_DSP = frozenset({"dsp"})
+KERNELS = (
+    *(
+        KernelDef(f"{name}{'' if size == 'own' else f'_{size}'}", op, _DSP, partial(_two_dimensional, size=size))
+        for name, op in _2D
+        for size in ("own", "looped", "shared")
+    ),
+    *(
+        KernelDef(f"{name}{'_looped' if looped else ''}", "conv2d", _DSP, partial(apply, looped=looped))
+        for name, apply in _ROWS
+        for looped in (False, True)
+    ),
 )

@@ -14,7 +14,15 @@ typedef struct {
     int32_t zero_point; /* of the output */
     int32_t low;        /* smallest and largest output; read where they are not the type's */
     int32_t high;
+    int32_t pixel;    /* bytes of an output pixel */
+    int32_t quads;    /* of input channels */
+    int32_t residual; /* 1: y holds what is to be added; else 0 */
 } pg_winograd_out;
+
+typedef struct {
+    int32_t quads; /* of input channels */
+    int32_t bytes; /* of a plane of transformed columns, one quad of each */
+} pg_winograd_planes;
 
 typedef struct {
     int32_t height, width, channels; /* of the input */
@@ -31,19 +39,19 @@ typedef struct {
     int32_t kernel_h, stride_h; /* where rows are transformed one by one */
     int32_t parts;              /* of a transformed row, each as many words as channels */
     int32_t chunk;              /* of two dimensions: output columns whose inputs are transformed at once */
-    int32_t out_h, out_w, out_c;
-    int32_t out_bytes; /* of an element: 1 or 2 */
+    pg_winograd_planes planes;
+    int32_t out_h, out_w;
     pg_winograd_out out;
 } pg_winograd_params;
 
 /* Blocks: two tiles through all outputs, from their operand or from one pointer a row; the input transforms,
- * of some columns of four rows (skip: bytes from a plane's last to the next plane's first), of two tiles from
- * those, and of one padded row. */
+ * of some columns of four rows, of two tiles from those, and of one padded row. */
 typedef void pg_winograd_tiles(const uint32_t *v, const uint32_t *stream, void *y, const pg_winograd_out *p);
 typedef void pg_winograd_rows_tiles(const uint32_t *const *rows, const uint32_t *stream, void *y,
                                     const pg_winograd_out *p);
-typedef void pg_winograd_down(const void *const *rows, uint32_t *t, int32_t columns, int32_t skip);
-typedef void pg_winograd_across(const uint32_t *t, uint32_t *v);
+typedef void pg_winograd_down(const void *const *rows, uint32_t *t, int32_t columns,
+                              const pg_winograd_planes *p);
+typedef void pg_winograd_across(const uint32_t *t, uint32_t *v, const pg_winograd_planes *p);
 typedef void pg_winograd_along(const void *row, uint32_t *v);
 
 /* Pixels of `count` bytes to places of whole words; what fills a word up is of no account. Reads up to
@@ -133,20 +141,20 @@ PG_INLINE uint32_t pg_winograd_dot(const uint32_t *a, const uint32_t *b, int32_t
 }
 
 /* The transform of columns that hold the zero point alone. */
-PG_INLINE void pg_winograd2d_border(const pg_winograd_params *p, uint32_t *t, int32_t columns) {
+PG_KERNEL void pg_winograd2d_border(const pg_winograd_params *p, uint32_t *t, int32_t columns) {
     const uint32_t twice = ((uint32_t)(2 * p->row.zero_point) & 0xffffu) * 0x10001u;
-    for (int32_t q = 0; q < p->row.wide / 4; ++q) {
+    for (int32_t q = 0; q < p->planes.quads && columns > 0; ++q) {
         for (int32_t i = 0; i < 8 * columns; i += 8) {
-            t[i] = 0;
-            t[i + 1] = 0;
-            t[i + 2] = twice;
-            t[i + 3] = twice;
+            t[i] = twice;
+            t[i + 1] = twice;
+            t[i + 2] = 0;
+            t[i + 3] = 0;
             t[i + 4] = 0;
             t[i + 5] = 0;
             t[i + 6] = 0;
             t[i + 7] = 0;
         }
-        t += 8 * (p->chunk + 2);
+        t += p->planes.bytes / 4;
     }
 }
 
@@ -154,28 +162,26 @@ PG_INLINE void pg_winograd2d_border(const pg_winograd_params *p, uint32_t *t, in
  * under them, each of `width` pixels from column `left` of the windows on. Columns are transformed chunk by
  * chunk; a chunk keeps the last two of the one before. Where y lies over the rows, `saved` takes the columns
  * of rows 2 and up that the next call reads, before they are overwritten: a row of the map for each row of
- * padding above. residual: y holds what the block adds. Scratch: transformed columns, 8 * (chunk + 2) * wide
+ * padding above. Scratch: transformed columns, 8 * (chunk + 2) * wide
  * bytes; operand, 64 * wide bytes; outputs of two tiles where rows or columns don't fill the last. */
 PG_KERNEL void pg_winograd2d_pair(const pg_winograd_params *p, const int8_t *const *rows, int32_t width,
-                                  int32_t left, int8_t *saved, int8_t *y, bool both, bool residual,
-                                  void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
+                                  int32_t left, int8_t *saved, int8_t *y, bool both, void *scratch,
+                                  pg_winograd_tiles *block, pg_winograd_down *down,
                                   pg_winograd_across *across) {
     const int32_t chunk = p->chunk;
-    const int32_t plane = 8 * (chunk + 2);
+    const int32_t plane = p->planes.bytes / 4;
     const int32_t place = p->row.wide * p->row.bytes;
-    const int32_t pixel = p->out_c * p->out_bytes;
-    const int32_t length = p->out_w * pixel;
+    const int32_t pixel = p->out.pixel;
     uint32_t *t = (uint32_t *)scratch;
-    uint32_t *operand = t + plane * (p->row.wide / 4);
+    uint32_t *operand = t + plane * p->planes.quads;
     int8_t *spill = (int8_t *)(operand + 16 * p->row.wide);
-    const pg_winograd_out beside = {4 * pixel, p->out.zero_point, p->out.low, p->out.high};
     for (int32_t ox = 0; ox < p->out_w; ox += chunk) {
         const int32_t kept = ox > 0 ? 2 : 0;
         const int32_t begin = ox - left + kept; /* columns of the map, from the first that is not there yet */
         const int32_t end = ox - left + chunk + 2;
         const int32_t first = begin >= 0 ? begin : end < 0 ? end : 0;
         const int32_t last = end < width ? end : width > first ? width : first;
-        for (int32_t q = 0; q < p->row.wide / 4 && kept > 0; ++q) {
+        for (int32_t q = 0; q < p->planes.quads && kept > 0; ++q) {
             pg_conv_dsp_copy(t + q * plane, t + q * plane + 8 * chunk, 64);
         }
         pg_winograd2d_border(p, t + 8 * kept, first - begin);
@@ -185,7 +191,7 @@ PG_KERNEL void pg_winograd2d_pair(const pg_winograd_params *p, const int8_t *con
             for (int32_t i = 0; i < 4; ++i) {
                 at[i] = rows[i] + first * place;
             }
-            down(at, t + 8 * (kept + first - begin), last - first, 4 * plane - 32 * (last - first));
+            down(at, t + 8 * (kept + first - begin), last - first, &p->planes);
         }
         for (int32_t i = 0; i < p->row.top && saved != NULL; ++i) {
             pg_conv_dsp_copy(saved + (i * width + first) * place, rows[i + 2] + first * place,
@@ -194,21 +200,19 @@ PG_KERNEL void pg_winograd2d_pair(const pg_winograd_params *p, const int8_t *con
         for (int32_t tile = 0; tile < chunk && ox + tile < p->out_w; tile += 4) {
             const int32_t pixels = p->out_w - ox - tile;
             int8_t *to = y + (ox + tile) * pixel;
-            across(t + 8 * tile, operand);
+            across(t + 8 * tile, operand, &p->planes);
             if (pixels >= 4 && both) {
                 block(operand, p->stream, to, &p->out);
             } else {
-                const size_t bytes = (size_t)((pixels < 4 ? pixels : 4) * pixel);
-                if (residual) {
-                    memcpy(spill, to, bytes);
-                }
-                if (residual && both) {
-                    memcpy(spill + 4 * pixel, to + length, bytes);
+                const int32_t bytes = (pixels < 4 ? pixels : 4) * pixel;
+                pg_winograd_out beside = p->out;
+                beside.row = 4 * pixel;
+                for (int32_t i = 0; i < (both ? 2 : 1) && p->out.residual; ++i) {
+                    pg_conv_dsp_copy(spill + i * beside.row, to + i * p->out.row, bytes);
                 }
                 block(operand, p->stream, spill, &beside);
-                memcpy(to, spill, bytes);
-                if (both) {
-                    memcpy(to + length, spill + 4 * pixel, bytes);
+                for (int32_t i = 0; i < (both ? 2 : 1); ++i) {
+                    pg_conv_dsp_copy(to + i * p->out.row, spill + i * beside.row, bytes);
                 }
             }
         }
@@ -218,19 +222,19 @@ PG_KERNEL void pg_winograd2d_pair(const pg_winograd_params *p, const int8_t *con
 /* The scratch after what a pair of rows needs. */
 PG_INLINE int8_t *pg_winograd2d_rows(const pg_winograd_params *p, void *scratch) {
     const bool spills = p->out_w % 4 > 0 || p->out_h % 2 > 0;
-    const int32_t spill = spills ? 8 * p->out_c * p->out_bytes : 0;
-    return (int8_t *)scratch + (8 * (p->chunk + 2) + 64) * p->row.wide + (spill + 3) / 4 * 4;
+    const int32_t spill = spills ? 8 * p->out.pixel : 0;
+    return (int8_t *)scratch + p->planes.quads * (p->planes.bytes + 256) + (spill + 3) / 4 * 4;
 }
 
 /* A whole map. Scratch, after what a pair needs: four padded copies of rows, two of them kept from the pair
  * before; or, where rows are read where they lie, a row of padding and, for y over x, p->row.top rows. */
-PG_KERNEL void pg_winograd2d_sum(const pg_winograd_params *p, const void *x, void *to, bool residual,
-                                 void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
+PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const void *x, void *to, void *scratch,
+                                 pg_winograd_tiles *block, pg_winograd_down *down,
                                  pg_winograd_across *across) {
     const pg_winograd_rows *row = &p->row;
     const int32_t pitch = (p->columns > 0 ? p->columns : row->width) * row->wide * row->bytes;
     int8_t *memory = pg_winograd2d_rows(p, scratch);
-    int8_t *saved = p->columns == 0 && !residual && x == to ? memory + pitch : NULL;
+    int8_t *saved = p->columns == 0 && !p->out.residual && x == to ? memory + pitch : NULL;
     int8_t *y = (int8_t *)to;
     int32_t next = 0;
     pg_fill(memory, row->zero_point, (p->columns > 0 ? 4 : 1) * pitch / row->bytes, row->bytes == 2);
@@ -252,27 +256,15 @@ PG_KERNEL void pg_winograd2d_sum(const pg_winograd_params *p, const void *x, voi
             }
         }
         pg_winograd2d_pair(p, rows, p->columns > 0 ? p->columns : row->width, p->columns > 0 ? 0 : row->left,
-                           saved, y, oy + 1 < p->out_h, residual, scratch, block, down, across);
-        y += 2 * p->out_w * p->out_c * p->out_bytes;
+                           saved, y, oy + 1 < p->out_h, scratch, block, down, across);
+        y += 2 * p->out.row;
     }
 }
 
-PG_KERNEL void pg_winograd2d_map(const pg_winograd_params *p, const void *x, void *y, void *scratch,
-                                 pg_winograd_tiles *block, pg_winograd_down *down,
-                                 pg_winograd_across *across) {
-    pg_winograd2d_sum(p, x, y, false, scratch, block, down, across);
-}
-
-PG_KERNEL void pg_winograd2d_residual_map(const pg_winograd_params *p, const void *x, void *y, void *scratch,
-                                          pg_winograd_tiles *block, pg_winograd_down *down,
-                                          pg_winograd_across *across) {
-    pg_winograd2d_sum(p, x, y, true, scratch, block, down, across);
-}
-
 /* Two rows of a streamed segment: rows is an array of four pointers to rows of x's type. */
-PG_KERNEL void pg_winograd2d_streamed(const pg_winograd_params *p, const void *rows, void *y, bool residual,
-                                      void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
-                                      pg_winograd_across *across) {
+PG_KERNEL void pg_winograd2d_map_row(const pg_winograd_params *p, const void *rows, void *y, void *scratch,
+                                     pg_winograd_tiles *block, pg_winograd_down *down,
+                                     pg_winograd_across *across) {
     const bool wide = p->row.bytes == 2;
     const int32_t area = p->columns * p->row.wide;
     int8_t *memory = pg_winograd2d_rows(p, scratch);
@@ -289,25 +281,13 @@ PG_KERNEL void pg_winograd2d_streamed(const pg_winograd_params *p, const void *r
         }
     }
     pg_winograd2d_pair(p, window, area > 0 ? p->columns : p->row.width, area > 0 ? 0 : p->row.left, NULL,
-                       (int8_t *)y, true, residual, scratch, block, down, across);
-}
-
-PG_KERNEL void pg_winograd2d_map_row(const pg_winograd_params *p, const void *rows, void *y, void *scratch,
-                                     pg_winograd_tiles *block, pg_winograd_down *down,
-                                     pg_winograd_across *across) {
-    pg_winograd2d_streamed(p, rows, y, false, scratch, block, down, across);
-}
-
-PG_KERNEL void pg_winograd2d_residual_map_row(const pg_winograd_params *p, const void *rows, void *y,
-                                              void *scratch, pg_winograd_tiles *block, pg_winograd_down *down,
-                                              pg_winograd_across *across) {
-    pg_winograd2d_streamed(p, rows, y, true, scratch, block, down, across);
+                       (int8_t *)y, true, scratch, block, down, across);
 }
 
 /* One output row from the transformed rows under it; spill holds the outputs of two tiles. */
-PG_INLINE void pg_winograd_line(const pg_winograd_params *p, const uint32_t **window, int8_t *y,
+PG_KERNEL void pg_winograd_line(const pg_winograd_params *p, const uint32_t **window, int8_t *y,
                                 int8_t *spill, pg_winograd_rows_tiles *block) {
-    const int32_t pixel = p->out_c * p->out_bytes;
+    const int32_t pixel = p->out.pixel;
     for (int32_t left = p->out_w; left > 0; left -= 4) {
         if (left >= 4) {
             block(window, p->stream, y, &p->out);
@@ -344,7 +324,7 @@ PG_KERNEL void pg_winograd_rows_map(const pg_winograd_params *p, const void *x, 
             window[ky] = ring + (oy * p->stride_h + ky) % kernel * words;
         }
         pg_winograd_line(p, window, y, (int8_t *)(ring + kernel * words), block);
-        y += p->out_w * p->out_c * p->out_bytes;
+        y += p->out.row;
     }
 }
 
