@@ -20,6 +20,7 @@ _FAMILIES = (
     "neon",
     "conv_dsp",
     "conv_dsp_depthwise",
+    "conv_dsp_direct",
     "conv_dsp_depthwise_rows",
     "conv_dsp_winograd",
     "elementwise_dsp",

@@ -14,6 +14,7 @@ from projgen.kernels.record import Block, KernelChoice
 from projgen.kernels.render import render_block
 
 _BYTES_A_LINE: Final = {"dsp": 3.85, "mve": 3.62}  # of assembly: most instructions take four bytes
+_TYPES: Final = re.compile(r"_s(8|16)_s(8|16)$")
 _LINE: Final = re.compile(r'"([^"]*)\\n')
 
 # C beside the assembly of a block, by template.
@@ -21,14 +22,14 @@ _IN_BLOCK: Final = {
     "avg_pool_dsp.h.j2": 266,
     "avg_pool_mve.h.j2": 262,
     "conv_dsp_call.h.j2": 28,
-    "conv_dsp_im2col.h.j2": 690,
+    "conv_dsp_im2col.h.j2": 170,
     "conv_mve_call.h.j2": 34,
     "linear_dsp.h.j2": 62,
     "linear_mve.h.j2": 70,
 }
 # What the kernels of one source file share.
 _IN_SOURCE: Final = {
-    "pg_conv2d_dsp.h": 258,
+    "pg_conv2d_dsp.h": 470,
     "pg_depthwise_dsp.h": 404,
     "pg_linear_dsp.h": 124,
     "pg_recurrent_dsp.h": 1024 + 300,  # a table of tanh, and the steps around the block
@@ -40,9 +41,9 @@ _IN_SOURCE: Final = {
 }
 # Functions that a call block hands its blocks to.
 _DRIVERS: Final = {
-    "pg_winograd2d_map": 1500,
-    "pg_winograd2d_residual_map": 450,
-    "pg_winograd_rows_map": 430,
+    "pg_winograd2d_map": 460,
+    "pg_winograd_rows_map": 270,
+    "pg_conv2d_direct_dsp": 110,
     "pg_depthwise_dsp_map": 264,
     "pg_conv2d_mve": 580,
     "pg_conv2d_mve_gathered": 552,
@@ -50,6 +51,9 @@ _DRIVERS: Final = {
     "pg_pointwise_mve": 374,
 }
 _DRIVER_OTHER: Final = 230
+# What the forms of a driver for whole maps and for rows have in common.
+_BOTH_FORMS: Final = {"pg_winograd2d_map": 812, "pg_winograd_rows_map": 136, "pg_conv2d_direct_dsp": 242}
+_BOTH_FORMS_OF_BLOCK: Final = {"conv_dsp_im2col.h.j2": 500}
 # A portable kernel, instantiated for its types, by the last of its source files.
 _PORTABLE: Final = {
     "pg_linear.h": 576,
@@ -91,9 +95,14 @@ def code_units(choice: KernelChoice, *, by_rows: bool = False) -> dict[str, floa
     units: dict[str, float] = {}
     for block in choice.blocks:
         units[block.function + (form if block.template in _PER_FORM else "")] = _block_bytes(block)
+        if block.template in _BOTH_FORMS_OF_BLOCK:
+            units[f"{block.function} of both forms"] = _BOTH_FORMS_OF_BLOCK[block.template]
         driver = dict(block.parameters).get("driver")
         if isinstance(driver, str):
-            units.setdefault(driver + form, _DRIVERS.get(driver, _DRIVER_OTHER))
+            name = _TYPES.sub("", driver)
+            units.setdefault(driver + form, _DRIVERS.get(name, _DRIVER_OTHER))
+            if name in _BOTH_FORMS:
+                units[f"{driver} of both forms"] = _BOTH_FORMS[name]
     units |= {source: float(_IN_SOURCE[source]) for source in choice.sources if source in _IN_SOURCE}
     if not choice.blocks:
         size = _PORTABLE.get(choice.sources[-1], _PORTABLE_OTHER) if choice.sources else 0

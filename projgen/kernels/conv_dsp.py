@@ -51,14 +51,9 @@ def is_packed(graph: Graph, node: Node) -> bool:
     return largest_accumulator(w.reshape(len(w), -1), b, peak(graph, node.inputs["x"])) < LIMIT
 
 
-def residual_bytes(node: Node, g: Geometry, rows: int = 1) -> tuple[int, int]:
-    """Bytes of the residual that a node adds to its sums, and of ``rows`` rows of it; 0 where there is none."""
-    return (g.y.elements, rows * g.y.elements // g.y.step_shape[0]) if "residual" in node.inputs else (0, 0)
-
-
-def residual_name(residual: tuple[int, int]) -> str:
-    """What tells functions apart whose residuals differ in size."""
-    return f"_{residual[0]}_{residual[1]}" if residual[0] else ""
+def residual_copy(node: Node, g: Geometry) -> int:
+    """Instructions that copy the residual that a node adds to its sums into y; 0 where there is none."""
+    return copy(g.y.elements) + 25 if "residual" in node.inputs else 0
 
 
 def is_clamped(graph: Graph, node: Node) -> bool:
@@ -75,13 +70,12 @@ def call(
     blocks: str,
     *,
     row: bool = True,
-    residual: tuple[int, int] = (0, 0),
+    residual: bool = False,
     core: str = "dsp",
 ) -> Block:
-    """The C function that hands ``blocks`` (names, as arguments) to a driver.
+    """The C function that hands ``blocks`` (names, as arguments) to a driver, the ``residual`` in y.
 
     Args:
-        residual: bytes of one, and of the rows of it that join one call for rows.
         core: whose blocks they are, "dsp" or "thumb2".
     """
     parameters: Parameters = {
@@ -92,17 +86,17 @@ def call(
         "y": types[1],
         "blocks": blocks,
         "row": int(row),
-        "residual": residual[0],
-        "row_residual": residual[1],
+        "residual": int(residual),
         "core": core,
     }
     return Block("conv_dsp_call.h.j2", function, tuple(parameters.items()))
 
 
-def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
+def matrix(graph: Graph, node: Node, g: Geometry, *, size: str) -> Matrix:
     """The block for a convolution node whose windows are gathered in order (KH, KW, C).
 
-    ``looped``: the block for any number of inputs instead of straight-line code for this one.
+    ``size``: straight-line code for this number of inputs where it is short ("own"), the block for any number
+    ("looped"), or that which adds residuals too where a layer has them ("shared").
     """
     requant = matrix_numerics(node).requant
     packed, clamped = is_packed(graph, node), is_clamped(graph, node)
@@ -110,9 +104,10 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
     groups = g.attrs.groups
     outputs = g.w[0] // groups
     order = WIDENED if packed is not wide_x else NATURAL
-    residual = int("residual" in node.inputs)
-    layout = MatrixStream(graph.data(node, "w").shape, groups, packed, order, bool(residual))
-    unrolled = layout.quads if layout.quads <= UNROLLED_QUADS and not looped else 0
+    added = int("residual" in node.inputs)
+    layout = MatrixStream(graph.data(node, "w").shape, groups, packed, order, bool(added))
+    unrolled = layout.quads if layout.quads <= UNROLLED_QUADS and size == "own" else 0
+    residual: int | str = added if unrolled else "flag" if added or size == "shared" else 0
     odd = outputs % 2
     variant = f"{'packed' if packed else 'plain'}_{SUFFIX[g.y.dtype]}{'_odd' if odd else ''}"
     variant += f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
@@ -128,8 +123,8 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
         "quads": unrolled,
         "residual": residual,
     }
-    constants = {role: graph.data(node, role) for role in ("w", "b", "m", *(["f"] if residual else []))}
-    size = g.y.dtype.bytes
+    constants = {role: graph.data(node, role) for role in ("w", "b", "m", *(["f"] if added else []))}
+    bytes_y = g.y.dtype.bytes
     per_block = matrix_block(
         layout.quads,
         outputs,
@@ -137,51 +132,60 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
         unrolled=unrolled > 0,
         shift=requant.shift > 0,
         clamped=clamped,
-        residual=residual > 0,
+        residual=added > 0,
+        flag=residual == "flag",
     )
     return Matrix(
         Block("conv_dsp_matrix.h.j2", function, tuple(parameters.items())),
         f"{SUFFIX[g.x.dtype]}_{variant}",
         table("stream", layout, constants, "bias, weights and multipliers in reading order"),
         layout,
-        (layout.quads, outputs, g.w[0] * size, requant.zero_point, requant.low, requant.high),
+        (layout.quads, outputs, g.w[0] * bytes_y, requant.zero_point, requant.low, requant.high, added),
         per_block,
     )
 
 
-def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
+def unshared(node: Node, g: Geometry, size: str) -> bool:
+    """Whether the block that residuals share is no other than the looped one, or does not take the outputs."""
+    return size == "shared" and (
+        "residual" in node.inputs or g.y.dtype is DType.INT16 or g.w[0] // g.attrs.groups % 2 > 0
+    )
+
+
+def _pointwise(graph: Graph, node: Node, _target: Target, *, size: str = "own") -> KernelChoice | None:
     g = geometry(graph, node)
-    residual = residual_bytes(node, g)[0] > 0
+    residual = "residual" in node.inputs
     if not g.is_pointwise or g.attrs.stride != (1, 1) or g.attrs.groups != 1 or (residual and g.w[0] % 2):
         return None
-    return _pixels(graph, node, g, f"pointwise{'_residual' if residual else ''}_dsp", looped=looped)
+    return _pixels(graph, node, g, f"pointwise{'_residual' if residual else ''}_dsp", size=size)
 
 
-def _fully_connected(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice:
+def _fully_connected(graph: Graph, node: Node, _target: Target, *, size: str = "own") -> KernelChoice | None:
     """A fully connected layer as a row of pixels: slower than its own block, but its code may be there already."""
     x, y = graph.arg(node, "x").type, graph.type(node.output)
     outputs, inputs = graph.data(node, "w").shape
     rows = rows_of(x)
     maps = (TensorType((1, rows, inputs), x.dtype), TensorType((1, rows, outputs), y.dtype))
-    return _pixels(graph, node, Geometry(Conv2d(), *maps, (outputs, 1, 1, inputs)), "linear_pixels_dsp", looped=looped)
+    return _pixels(graph, node, Geometry(Conv2d(), *maps, (outputs, 1, 1, inputs)), "linear_pixels_dsp", size=size)
 
 
-def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, looped: bool) -> KernelChoice:
+def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, size: str) -> KernelChoice | None:
     """Pixels side by side, three at a time."""
-    added = residual_bytes(node, g)
-    residual = added[0] > 0
-    made = matrix(graph, node, g, looped=looped)
+    if unshared(node, g, size):
+        return None
+    residual = "residual" in node.inputs
+    made = matrix(graph, node, g, size=size)
     height, width, outputs = g.y.step_shape
     inputs, pixels = g.w[3], height * width
-    function = f"pg_pointwise_dsp_{made.variant}{residual_name(added)}"
+    function = f"pg_pointwise_dsp_{made.variant}{'_sum' if residual else ''}"
     suffix = f"{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     quads, sizes = made.layout.quads, (g.x.dtype.bytes, g.y.dtype.bytes)
     filled = operand_of_three(inputs, sizes[0])
     shrinks = outputs * sizes[1] <= inputs * sizes[0]
-    driver = f"pg_pointwise_dsp_{f'residual_{SUFFIX[g.x.dtype]}' if residual else suffix}"
+    driver = f"pg_pointwise_dsp_{suffix}"
     return KernelChoice(
-        kernel=f"{name}{'_looped' if looped else ''}",
+        kernel=f"{name}{'' if size == 'own' else f'_{size}'}",
         function=function,
         struct="pg_pointwise_dsp_params",
         fields={
@@ -195,11 +199,11 @@ def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, looped: bool) -
         sources=("pg_pointwise_dsp.h",),
         blocks=(
             made.block,
-            call(function, driver, "pg_pointwise_dsp_params", types, made.block.function, residual=added),
+            call(function, driver, "pg_pointwise_dsp_params", types, made.block.function, residual=residual),
         ),
         instructions=-(-pixels // 3) * (made.per_block + filled + 19)
         + rest_of_three(pixels % 3, inputs * sizes[0], outputs * sizes[1], residual)
-        + (copy(added[0]) + 10 if residual else 0)
+        + residual_copy(node, g)
         + 36,
         scratch_bytes=24 * quads + (_spill(g) if pixels % 3 or width % 3 else 0),
         in_place=over_residual(node) if residual else frozenset({"x"} if shrinks else ()),
@@ -213,14 +217,13 @@ def _spill(g: Geometry) -> int:
     return -(-3 * g.w[0] // 4) * 4 * g.y.dtype.bytes + 3 * g.w[3] * g.x.dtype.bytes
 
 
-def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
+def _gathered(graph: Graph, node: Node, _target: Target, *, size: str = "own") -> KernelChoice | None:
     g = geometry(graph, node)
     together = rows_together(g, 3)
-    added = residual_bytes(node, g, together)
-    residual = added[0] > 0
-    if g.is_depthwise or (residual and g.w[0] // g.attrs.groups % 2):
+    residual = "residual" in node.inputs
+    if g.is_depthwise or (residual and g.w[0] // g.attrs.groups % 2) or unshared(node, g, size):
         return None
-    made = matrix(graph, node, g, looped=looped)
+    made = matrix(graph, node, g, size=size)
     height, width, channels = g.y.step_shape
     _, kernel_h, kernel_w, inputs = g.w
     groups, itemsize = g.attrs.groups, g.x.dtype.bytes
@@ -232,17 +235,16 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     padded = straight and g.attrs.dilation[0] == 1 and words <= GATHER_WORDS and kernel_h * pitch * itemsize <= RING
     gather_block = f"pg_conv_dsp_gather_{kernel_h}x{row_bytes}" if padded else ""
     kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
-    function = f"pg_conv2d_dsp_{made.variant}_{kind}{residual_name(added)}"
+    function = f"pg_conv2d_dsp_{made.variant}_{kind}{'_sum' if residual else ''}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
-    driver = f"pg_conv2d_dsp_{'residual_' if residual else ''}{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
-    driver += f"_{'padded' if padded else kind}"
+    driver = f"pg_conv2d_dsp_{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}_{'padded' if padded else kind}"
     parameters: Parameters = {
         "function": driver,
         "x": types[0],
         "y": types[1],
         "straight": int(straight),
         "padded": int(padded),
-        "residual": int(residual),
+        "residual": "flag",
         "core": "dsp",
         "pixels": 3,
         "operand": 6,
@@ -253,7 +255,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         blocks.append(Block("conv_dsp_gather.h.j2", gather_block, tuple(rows.items())))
     blocks.append(Block("conv_dsp_im2col.h.j2", driver, tuple(parameters.items())))
     names = f"{made.block.function}, {gather_block}" if padded else made.block.function
-    blocks.append(call(function, driver, "pg_conv2d_dsp_params", types, names, residual=added))
+    blocks.append(call(function, driver, "pg_conv2d_dsp_params", types, names, residual=residual))
     quads, pixels = made.layout.quads, height * width
     ring = 24 * quads + 12 * quads * itemsize + -(-3 * channels // groups // 4) * 4 * g.y.dtype.bytes
     fields: dict[str, Field] = {
@@ -284,7 +286,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     left = rest_of_three(pixels % 3, 0, outputs_bytes, residual)
     calls = height // together
     return KernelChoice(
-        kernel=f"conv2d{'_residual' if residual else ''}_dsp{'_looped' if looped else ''}",
+        kernel=f"conv2d{'_residual' if residual else ''}_dsp{'' if size == 'own' else f'_{size}'}",
         function=function,
         struct="pg_conv2d_dsp_params",
         fields=fields,
@@ -294,7 +296,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         instructions=groups * (-(-pixels // 3) * per_three + windows + left)
         + 28 * quads * itemsize
         + 80
-        + (copy(added[0]) + 10 if residual else 0),
+        + residual_copy(node, g),
         scratch_bytes=ring + (kernel_h * pitch * itemsize if padded else 0),
         in_place=over_residual(node) if residual else frozenset({"x"} if padded and overwrites(g) else ()),
         row_function=f"{function}_row",
@@ -328,15 +330,16 @@ def windows_of(g: Geometry, *, straight: bool) -> float:
     return 36 * height * width + by_rows + by_taps + width * empty * (32 + 0.97 * row_bytes)
 
 
-KERNELS = (
-    KernelDef("pointwise_dsp", "conv2d", frozenset({"dsp"}), _pointwise),
-    KernelDef("pointwise_dsp_looped", "conv2d", frozenset({"dsp"}), partial(_pointwise, looped=True)),
-    KernelDef("linear_pixels_dsp", "linear", frozenset({"dsp"}), _fully_connected),
-    KernelDef("linear_pixels_dsp_looped", "linear", frozenset({"dsp"}), partial(_fully_connected, looped=True)),
-    KernelDef("conv2d_dsp", "conv2d", frozenset({"dsp"}), _gathered),
-    KernelDef("conv2d_dsp_looped", "conv2d", frozenset({"dsp"}), partial(_gathered, looped=True)),
-    KernelDef("pointwise_residual_dsp", "conv2d_residual", frozenset({"dsp"}), _pointwise),
-    KernelDef("pointwise_residual_dsp_looped", "conv2d_residual", frozenset({"dsp"}), partial(_pointwise, looped=True)),
-    KernelDef("conv2d_residual_dsp", "conv2d_residual", frozenset({"dsp"}), _gathered),
-    KernelDef("conv2d_residual_dsp_looped", "conv2d_residual", frozenset({"dsp"}), partial(_gathered, looped=True)),
+_FORMS = (
+    ("pointwise_dsp", "conv2d", _pointwise),
+    ("linear_pixels_dsp", "linear", _fully_connected),
+    ("conv2d_dsp", "conv2d", _gathered),
+    ("pointwise_residual_dsp", "conv2d_residual", _pointwise),
+    ("conv2d_residual_dsp", "conv2d_residual", _gathered),
+)
+KERNELS = tuple(
+    KernelDef(f"{name}{'' if size == 'own' else f'_{size}'}", op, frozenset({"dsp"}), partial(apply, size=size))
+    for name, op, apply in _FORMS
+    for size in ("own", "looped", "shared")
+    if size != "shared" or "residual" not in op
 )

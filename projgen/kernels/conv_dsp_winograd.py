@@ -10,7 +10,7 @@ import numpy as np
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType, TensorType
 from projgen.kernels.conv import Geometry, geometry, over_residual
-from projgen.kernels.conv_dsp import CTYPES, Parameters, call, is_clamped, residual_bytes, residual_name
+from projgen.kernels.conv_dsp import CTYPES, Parameters, call, is_clamped, residual_copy
 from projgen.kernels.conv_dsp_winograd_layouts import Quad, Stride2Stream, Winograd1dStream, Winograd2dStream
 from projgen.kernels.costs_dsp import copy
 from projgen.kernels.layouts import table
@@ -129,8 +129,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "
         return None
     requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
     (out_h, out_w, outputs) = g.y.step_shape
-    added = residual_bytes(node, g, 2)
-    residual, wide = added[0] > 0, g.y.dtype is DType.INT16
+    residual, wide = "residual" in node.inputs, g.y.dtype is DType.INT16
     layout = Winograd2dStream(g.w, _order(g), residual)
     quads, plan, made = layout.quads, _chunks(g, residual=residual), _products(layout.quads, size)
     if made is None:
@@ -140,7 +139,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "
     block = f"pg_winograd2d_{'residual_' if flag == 1 else ''}{made.name}{variant}"
     source = f"pg_winograd2d_input_{SUFFIX[g.x.dtype]}"
     has_row = out_h % 2 == 0
-    function = f"{block}_{SUFFIX[g.x.dtype]}_map{'' if has_row else '_odd'}{residual_name(added)}"
+    function = f"{block}_{SUFFIX[g.x.dtype]}_map{'' if has_row else '_odd'}{'_sum' if residual else ''}"
     products: Parameters = {
         "function": block,
         "quads": made.quads,
@@ -157,7 +156,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "
     per_pair += 0 if flag != "flag" else 12 if clamped else 6
     pairs = -(-out_w // 4)
     per_tiles = outputs // 2 * per_pair + 136 * quads + (97 if made.unrolled else 105)
-    around = _partial(g, residual=residual) + (copy(added[0]) + 50 if residual else 0)
+    around = _partial(g, residual=residual) + residual_copy(node, g)
     new_columns = plan.columns or g.x.step_shape[1]
     per_rows = new_columns * (28 * quads + 8) + 16 * quads + 440 + (plan.chunks - 1) * (50 * quads + 100)
     products_of_map = row_pairs * (pairs * per_tiles + per_rows) + around + 100
@@ -178,7 +177,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "
         blocks=(
             Block("conv_dsp_winograd2d.h.j2", block, tuple(products.items())),
             Block("conv_dsp_winograd2d_input.h.j2", source, tuple(transform.items())),
-            call(function, "pg_winograd2d_map", "pg_winograd_params", types, names, row=has_row, residual=added),
+            call(function, "pg_winograd2d_map", "pg_winograd_params", types, names, row=has_row, residual=residual),
         ),
         instructions=products_of_map + copied,
         scratch_bytes=per_call + (padded or held),

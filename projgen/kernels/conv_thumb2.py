@@ -21,8 +21,7 @@ from projgen.kernels.conv_dsp import (
     call,
     is_clamped,
     is_packed,
-    residual_bytes,
-    residual_name,
+    residual_copy,
     rows_together,
     windows_of,
 )
@@ -104,7 +103,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, looped: bool = Fals
     g = geometry(graph, node)
     if not g.is_pointwise or g.attrs.stride != (1, 1) or g.attrs.groups != 1 or not fits(graph, node):
         return None
-    residual = residual_bytes(node, g)[0] > 0
+    residual = "residual" in node.inputs
     return _pixels(graph, node, g, f"pointwise{'_residual' if residual else ''}_thumb2", looped=looped)
 
 
@@ -122,12 +121,11 @@ def _fully_connected(graph: Graph, node: Node, _target: Target, *, looped: bool 
 
 def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, looped: bool) -> KernelChoice:
     """Pixels side by side, six at a time."""
-    added = residual_bytes(node, g)
-    residual = added[0] > 0
+    residual = "residual" in node.inputs
     made = matrix(graph, node, g, looped=looped)
     height, width, outputs = g.y.step_shape
     inputs, pixels, size = g.w[3], height * width, g.y.dtype.bytes
-    function = f"pg_pointwise_thumb2_{made.variant}{residual_name(added)}"
+    function = f"pg_pointwise_thumb2_{made.variant}{'_sum' if residual else ''}"
     driver = f"pg_pointwise_thumb2_{'residual' if residual else SUFFIX[g.y.dtype]}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     per_six = made.per_block + pack_six(inputs) + 20
@@ -154,13 +152,13 @@ def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, looped: bool) -
                 "pg_pointwise_thumb2_params",
                 types,
                 made.block.function,
-                residual=added,
+                residual=residual,
                 core="thumb2",
             ),
         ),
         instructions=-(-pixels // PIXELS) * per_six
         + rest_of_six(pixels % PIXELS, inputs, outputs, size, residual=residual)
-        + (copy(added[0]) + 10 if residual else 0)
+        + residual_copy(node, g)
         + 36,
         scratch_bytes=48 * made.layout.quads + spill,
         in_place=over_residual(node) if residual else frozenset({"x"} if outputs * size <= inputs else ()),
@@ -174,8 +172,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     if g.is_depthwise or not fits(graph, node):
         return None
     together = rows_together(g, PIXELS)
-    added = residual_bytes(node, g, together)
-    residual = added[0] > 0
+    residual = "residual" in node.inputs
     made = matrix(graph, node, g, looped=looped)
     height, width, channels = g.y.step_shape
     _, kernel_h, kernel_w, inputs = g.w
@@ -188,7 +185,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     padded = straight and g.attrs.dilation[0] == 1 and words <= GATHER_WORDS and kernel_h * pitch <= RING
     gather_block = f"pg_conv_thumb2_gather_{kernel_h}x{row_bytes}" if padded else ""
     kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
-    function = f"pg_conv2d_thumb2_{made.variant}_{kind}{residual_name(added)}"
+    function = f"pg_conv2d_thumb2_{made.variant}_{kind}{'_sum' if residual else ''}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     driver = f"pg_conv2d_thumb2_{'residual_' if residual else ''}{SUFFIX[g.y.dtype]}_{'padded' if padded else kind}"
     parameters: Parameters = {
@@ -208,7 +205,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         blocks.append(Block("conv_dsp_gather.h.j2", gather_block, tuple(rows.items())))
     blocks.append(Block("conv_dsp_im2col.h.j2", driver, tuple(parameters.items())))
     names = f"{made.block.function}, {gather_block}" if padded else made.block.function
-    blocks.append(call(function, driver, "pg_conv2d_thumb2_params", types, names, residual=added, core="thumb2"))
+    blocks.append(call(function, driver, "pg_conv2d_thumb2_params", types, names, residual=residual, core="thumb2"))
     quads, pixels = made.layout.quads, height * width
     ring = 72 * quads + -(-PIXELS * outputs_bytes // 4) * 4
     fields: dict[str, Field] = {
@@ -250,7 +247,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         + 28 * quads
         + 80
         + (0.7 * pitch * kernel_h if padded else 0)
-        + (copy(added[0]) + 10 if residual else 0),
+        + residual_copy(node, g),
         scratch_bytes=ring + (kernel_h * pitch if padded else 0),
         in_place=over_residual(node) if residual else frozenset({"x"} if padded and overwrites(g) else ()),
         row_function=f"{function}_row",

@@ -45,13 +45,28 @@ def linear_rows(quads: int, outputs: int, *, packed: bool, looped: bool, shift: 
 
 
 def matrix_block(
-    quads: int, outputs: int, *, packed: bool, unrolled: bool, shift: bool, clamped: bool, residual: bool
+    quads: int,
+    outputs: int,
+    *,
+    packed: bool,
+    unrolled: bool,
+    shift: bool,
+    clamped: bool,
+    residual: bool,
+    flag: bool = False,
 ) -> int:
-    """The block that takes three pixels through a matrix, two outputs at a time."""
-    around = 22 + (6 if packed else 0) + (6 if shift else 0) + (31 if clamped else 0) + (17 if residual else 0)
+    """The block that takes three pixels through a matrix, two outputs at a time; flag: it asks for residuals."""
+    around = (
+        22
+        + (6 if packed else 0)
+        + (6 if shift else 0)
+        + (31 if clamped else 0)
+        + (17 if residual else 0)
+        + (2 if flag else 0)
+    )
     around += 2 if unrolled else 7 + 3 * -(-quads // 8)
     products = (17 if packed else 19) * quads
-    entry = 8 + (2 if clamped else 0) + (0 if unrolled else 10)
+    entry = 8 + (2 if clamped else 0) + (2 if flag else 0) + (0 if unrolled else 10)
     if outputs % 2 == 0:
         return entry + outputs // 2 * (products + around + 2)
     return entry + outputs // 2 * (products + around + 3) + products + around - 2

@@ -11,6 +11,7 @@ from typing import Final
 
 from projgen.ir.attrs import Concat
 from projgen.ir.graph import Graph
+from projgen.kernels.code_size import code_units
 from projgen.kernels.record import KernelChoice
 from projgen.options import CompileOptions
 from projgen.schedule import stream
@@ -19,7 +20,7 @@ from projgen.schedule.lower import Overrides, lower
 from projgen.schedule.order import ordered
 from projgen.schedule.plan import demand, lower_bound, plan
 from projgen.schedule.records import Call, Kind, Lowered, Phase, Schedule, row_scratch_bytes
-from projgen.schedule.share import STEPS, pick
+from projgen.schedule.share import SHARE_A_BYTE, STEPS, pick
 from projgen.schedule.verify import verify
 from projgen.targets import Target
 
@@ -103,6 +104,15 @@ class _Search:
         nodes = [n for n in graph.nodes if n.name in alone]
         self.able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
         chosen = pick(self.able, alone, options.optimise, target.flash_bytes, times)
+        instructions = sum(times.get(name, 1) * c.instructions for name, c in chosen.items())
+        self.byte = 1.0 if options.optimise == "flash" else SHARE_A_BYTE * instructions
+        self.code = {
+            (c, by_rows): code_units(c, by_rows=by_rows)
+            for choices in (*self.able.values(), chosen.values())
+            for c in choices
+            for by_rows in (False, True)
+        }
+        self.used = {unit for c in chosen.values() for unit in self.code[c, False]}
         self.start = self._planned(self._trial(replace(first, kernels=chosen)))
         self.limit = _DEARER * self.start.cost
         self.rows = {n.name: self._row_choice(chosen[n.name], self.able[n.name]) for n in nodes}
@@ -129,12 +139,12 @@ class _Search:
         made = ordered(lowered or lower(self.graph, self.target, self.options, overrides))
         demanded = demand(made)
         bound = (lower_bound(demanded, with_inputs=True), lower_bound(demanded))
-        spent = sum(
-            s.repeats * cost(c.choice, self.options.optimise, by_rows=s.kind is Kind.ROWS)
-            for s in made.segments
-            for c in s.calls
-        )
-        return _Trial(overrides, made, bound, spent)
+        spent, code = 0.0, dict[str, float]()
+        for s in made.segments:
+            for c in s.calls:
+                spent += s.repeats * cost(c.choice, self.options.optimise, by_rows=s.kind is Kind.ROWS)
+                code |= self.code[c.choice, s.kind is Kind.ROWS]
+        return _Trial(overrides, made, bound, spent + self.byte * sum(code.values()))
 
     def _planned(self, trial: _Trial) -> _State:
         return _State(Schedule(trial.lowered, plan(trial.lowered)), trial.overrides, trial.cost)
@@ -191,10 +201,11 @@ class _Search:
             for region in sorted(held.streamed)
         ]
         streamed = {n for region in held.streamed for n in region}
+        wanted = {name: self.rows[name] if name in streamed else first[name] for name in first}
         trials += [
-            self._trial(replace(held, kernels={**held.kernels, name: first[name]}))
-            for name in first
-            if name not in streamed and held.kernels[name] is not first[name]
+            self._trial(replace(held, kernels={**held.kernels, name: choice}))
+            for name, choice in wanted.items()
+            if held.kernels[name] is not choice
         ]
         for trial in sorted(trials, key=lambda t: t.cost):
             if trial.cost < state.cost and trial.bound <= state.size:
@@ -208,13 +219,18 @@ class _Search:
         rows = [c for c in able if c.row_function]
         if chosen.row_function or not rows:
             return chosen
-        return min(rows, key=lambda c: cost(c, self.options.optimise, by_rows=True))
+        return min(rows, key=self._cost_of_rows)
 
     def _lean_choice(self, fastest: KernelChoice, able: Sequence[KernelChoice]) -> KernelChoice:
         """The kernel with the least scratch that works row by row, if it takes at most twice the instructions."""
         slowest = 2 * fastest.instructions
         fitting = [c for c in able if c.row_function and c.instructions <= slowest]
-        return min(fitting, key=lambda c: (row_scratch_bytes(c), c.instructions), default=fastest)
+        return min(fitting, key=lambda c: (row_scratch_bytes(c), self._cost_of_rows(c)), default=fastest)
+
+    def _cost_of_rows(self, choice: KernelChoice) -> float:
+        """Of a kernel row by row, with the code that the kernels chosen first do not have."""
+        added = sum(size for unit, size in self.code[choice, True].items() if unit not in self.used)
+        return cost(choice, self.options.optimise, by_rows=True) + self.byte * added
 
 
 def _live(s: Schedule) -> list[int]:

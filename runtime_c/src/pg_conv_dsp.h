@@ -16,6 +16,7 @@ typedef struct {
     int32_t zero_point; /* of the output */
     int32_t low;        /* smallest and largest output; read where they are not the type's */
     int32_t high;
+    int32_t residual; /* 1: y holds what is to be added; else 0 */
 } pg_conv_dsp_matrix;
 
 /* A block: three pixels through a matrix. */

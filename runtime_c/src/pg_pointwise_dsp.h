@@ -17,11 +17,18 @@ typedef struct {
     int32_t inputs;     /* channels of a pixel */
 } pg_pointwise_dsp_params;
 
-/* residual: y holds what the block adds.
- * Scratch: operand (24 bytes a quad), outputs of the one or two last pixels, those pixels. */
-PG_INLINE void pg_pointwise_dsp_sum(const pg_pointwise_dsp_params *p, int32_t left, const void *x,
-                                    bool x_wide, void *y, bool y_wide, bool residual, void *scratch,
-                                    pg_conv_dsp_block *block) {
+/* Bytes of the outputs, and of those of one call for rows. */
+PG_INLINE int32_t pg_pointwise_dsp_bytes(const pg_pointwise_dsp_params *p) {
+    return p->pixels * p->matrix.pixel;
+}
+
+PG_INLINE int32_t pg_pointwise_dsp_row_bytes(const pg_pointwise_dsp_params *p) {
+    return p->row_pixels * p->matrix.pixel;
+}
+
+/* Scratch: operand (24 bytes a quad), outputs of the one or two last pixels, those pixels. */
+PG_INLINE void pg_pointwise_dsp(const pg_pointwise_dsp_params *p, int32_t left, const void *x, bool x_wide,
+                                void *y, bool y_wide, void *scratch, pg_conv_dsp_block *block) {
     const pg_conv_dsp_matrix *matrix = &p->matrix;
     const int32_t inputs = p->inputs;
     const int32_t outputs = matrix->outputs;
@@ -38,17 +45,12 @@ PG_INLINE void pg_pointwise_dsp_sum(const pg_pointwise_dsp_params *p, int32_t le
         memcpy(pixels, x, (size_t)(left * inputs) * (x_wide ? 2u : 1u));
         pg_fill(pg_at_mutable(pixels, left * inputs, x_wide), 0, (3 - left) * inputs, x_wide);
         pg_conv_dsp_operand(pixels, x_wide, inputs, operand, inputs);
-        if (residual) {
+        if (matrix->residual) {
             memcpy(results, y, (size_t)(left * outputs));
         }
         block(operand, p->stream, results, matrix);
         memcpy(y, results, (size_t)(left * outputs) * (y_wide ? 2u : 1u));
     }
-}
-
-PG_INLINE void pg_pointwise_dsp(const pg_pointwise_dsp_params *p, int32_t left, const void *x, bool x_wide,
-                                void *y, bool y_wide, void *scratch, pg_conv_dsp_block *block) {
-    pg_pointwise_dsp_sum(p, left, x, x_wide, y, y_wide, false, scratch, block);
 }
 
 PG_KERNEL void pg_pointwise_dsp_s8_s8(const pg_pointwise_dsp_params *p, const int8_t *x, int8_t *y,
@@ -71,16 +73,6 @@ PG_KERNEL void pg_pointwise_dsp_s16_s16(const pg_pointwise_dsp_params *p, const 
     pg_pointwise_dsp(p, p->pixels, x, true, y, true, scratch, block);
 }
 
-PG_KERNEL void pg_pointwise_dsp_residual_s8(const pg_pointwise_dsp_params *p, const int8_t *x, int8_t *y,
-                                            void *scratch, pg_conv_dsp_block *block) {
-    pg_pointwise_dsp_sum(p, p->pixels, x, false, y, false, true, scratch, block);
-}
-
-PG_KERNEL void pg_pointwise_dsp_residual_s16(const pg_pointwise_dsp_params *p, const int16_t *x, int8_t *y,
-                                             void *scratch, pg_conv_dsp_block *block) {
-    pg_pointwise_dsp_sum(p, p->pixels, x, true, y, false, true, scratch, block);
-}
-
 PG_KERNEL void pg_pointwise_dsp_s8_s8_row(const pg_pointwise_dsp_params *p, const int8_t *const *rows,
                                           int8_t *y, void *scratch, pg_conv_dsp_block *block) {
     pg_pointwise_dsp(p, p->row_pixels, rows[0], false, y, false, scratch, block);
@@ -99,16 +91,6 @@ PG_KERNEL void pg_pointwise_dsp_s16_s8_row(const pg_pointwise_dsp_params *p, con
 PG_KERNEL void pg_pointwise_dsp_s16_s16_row(const pg_pointwise_dsp_params *p, const int16_t *const *rows,
                                             int16_t *y, void *scratch, pg_conv_dsp_block *block) {
     pg_pointwise_dsp(p, p->row_pixels, rows[0], true, y, true, scratch, block);
-}
-
-PG_KERNEL void pg_pointwise_dsp_residual_s8_row(const pg_pointwise_dsp_params *p, const int8_t *const *rows,
-                                                int8_t *y, void *scratch, pg_conv_dsp_block *block) {
-    pg_pointwise_dsp_sum(p, p->row_pixels, rows[0], false, y, false, true, scratch, block);
-}
-
-PG_KERNEL void pg_pointwise_dsp_residual_s16_row(const pg_pointwise_dsp_params *p, const int16_t *const *rows,
-                                                 int8_t *y, void *scratch, pg_conv_dsp_block *block) {
-    pg_pointwise_dsp_sum(p, p->row_pixels, rows[0], true, y, false, true, scratch, block);
 }
 
 #endif /* PG_POINTWISE_DSP_H */

@@ -17,6 +17,15 @@ typedef struct {
     int32_t inputs;     /* channels of a pixel */
 } pg_pointwise_thumb2_params;
 
+/* Bytes of the outputs, and of those of one call for rows. */
+PG_INLINE int32_t pg_pointwise_thumb2_bytes(const pg_pointwise_thumb2_params *p) {
+    return p->pixels * p->matrix.pixel;
+}
+
+PG_INLINE int32_t pg_pointwise_thumb2_row_bytes(const pg_pointwise_thumb2_params *p) {
+    return p->row_pixels * p->matrix.pixel;
+}
+
 /* residual: y holds what the block adds.
  * Scratch: operand (48 bytes a quad), outputs of the last one to five pixels, those pixels. */
 PG_INLINE void pg_pointwise_thumb2(const pg_pointwise_thumb2_params *p, int32_t left, const int8_t *x,

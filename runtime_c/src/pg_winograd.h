@@ -44,6 +44,15 @@ typedef struct {
     pg_winograd_out out;
 } pg_winograd_params;
 
+/* Bytes of the outputs, and of those of one call for rows. */
+PG_INLINE int32_t pg_winograd_bytes(const pg_winograd_params *p) {
+    return p->out_h * p->out.row;
+}
+
+PG_INLINE int32_t pg_winograd_row_bytes(const pg_winograd_params *p) {
+    return 2 * p->out.row;
+}
+
 /* Blocks: two tiles through all outputs, from their operand or from one pointer a row; the input transforms,
  * of some columns of four rows, of two tiles from those, and of one padded row. */
 typedef void pg_winograd_tiles(const uint32_t *v, const uint32_t *stream, void *y, const pg_winograd_out *p);

@@ -17,7 +17,11 @@ from projgen.ops.conv import conv, sample
 from projgen.ops.record import Sample
 from tests.kernels.single_node import after_int16, build, choice_of, chosen, differing, extreme, instructions
 
-KERNELS = ("pointwise_dsp", "pointwise_dsp_looped", "conv2d_dsp", "conv2d_dsp_looped")
+KERNELS = tuple(
+    f"{form}{size}"
+    for form in ("pointwise_dsp", "conv2d_dsp", "conv2d_direct_dsp")
+    for size in ("", "_looped", "_shared")
+)
 SAME = (1, 1, 1, 1)
 
 
@@ -48,6 +52,11 @@ def hard() -> list[Sample]:
         sample("conv_from_int16", (5, 5, 3), 6, (3, 3), conv(padding=SAME), x=DType.INT16),
         after_int16(sample("conv_packed_int16", (5, 5, 6), 6, (3, 3), conv(padding=SAME), x=DType.INT16)),
         after_int16(sample("pw_packed_int16", (5, 7, 8), 6, (1, 1), conv(), x=DType.INT16)),
+        sample("quads_3x3x8", (6, 7, 8), 5, (3, 3), conv((1, 1), (2, 1, 0, 3), activation="relu6"), y_zero=-90),
+        sample("quads_stride", (7, 9, 12), 6, (3, 3), conv((2, 2), SAME)),
+        sample("quads_to_int16", (4, 5, 8), 3, (2, 3), conv((1, 2)), y=DType.INT16),
+        after_int16(sample("quads_int16", (5, 4, 4), 6, (3, 3), conv(padding=SAME), x=DType.INT16, y=DType.INT16)),
+        sample("quads_from_int16", (5, 8, 6), 5, (3, 2), conv((2, 1), SAME), x=DType.INT16),
         extreme(sample("conv_plain", (4, 4, 70), 4, (3, 3), conv(padding=SAME), saturating=True, x_zero=-128)),
     ]
 
@@ -147,7 +156,7 @@ def test_pointwise_may_write_over_its_input() -> None:
 
 def test_dsp_kernels_win_on_dsp_cores_alone() -> None:
     s = sample("map", (8, 8, 16), 16, (5, 5), conv(padding=(2, 2, 2, 2)))
-    assert chosen(s, "cortex-m4").kernel == "conv2d_dsp"
+    assert chosen(s, "cortex-m4").kernel == "conv2d_direct_dsp"
     assert chosen(s, "cortex-m3").kernel == "conv2d_thumb2"
 
 

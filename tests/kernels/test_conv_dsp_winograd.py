@@ -17,7 +17,13 @@ from projgen.ops.conv import conv, sample
 from projgen.ops.record import Sample
 from tests.kernels.single_node import after_int16, build, choice_of, chosen, differing, extreme, instructions
 
-FORMS = ("winograd2d_dsp", "winograd1d_dsp", "winograd_stride2_dsp")
+FORMS = (
+    "winograd2d_dsp",
+    "winograd2d_dsp_looped",
+    "winograd2d_dsp_shared",
+    "winograd1d_dsp",
+    "winograd_stride2_dsp",
+)
 SAME = (1, 1, 1, 1)
 
 
@@ -156,14 +162,14 @@ def test_output_may_lie_over_the_input_where_its_rows_are_no_longer() -> None:
 
 def test_int16_maps_whose_range_is_not_proven_are_refused() -> None:
     s = sample("unproven", (7, 9, 8), 4, (3, 3), conv(padding=SAME), x=DType.INT16)
-    assert [choice_of(s, form) for form in FORMS] == [None] * 3
+    assert [choice_of(s, form) for form in FORMS] == [None] * len(FORMS)
     assert choice_of(after_int16(s), "winograd2d_dsp") is not None
 
 
 @pytest.mark.parametrize(("outputs", "inputs", "kernel"), [(3, 8, (3, 3)), (4, 128, (3, 3)), (4, 8, (5, 5))])
 def test_what_does_not_fit_is_refused(outputs: int, inputs: int, kernel: tuple[int, int]) -> None:
     s = sample("odd", (8, 8, inputs), outputs, kernel, conv(padding=(2, 2, 2, 2)))
-    assert [choice_of(s, form) for form in FORMS] == [None] * 3
+    assert [choice_of(s, form) for form in FORMS] == [None] * len(FORMS)
 
 
 @settings(max_examples=60, deadline=None)
