@@ -76,7 +76,7 @@ def call(
     """The C function that hands ``blocks`` (names, as arguments) to a driver, the ``residual`` in y.
 
     Args:
-        core: whose blocks they are, "dsp" or "thumb2".
+        core: whose blocks they are, "dsp", "thumb2" or "thumb1".
     """
     parameters: Parameters = {
         "function": function,

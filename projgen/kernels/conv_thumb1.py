@@ -13,7 +13,7 @@ import numpy.typing as npt
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
 from projgen.kernels.conv import Geometry, geometry, over_residual, overwrites, window_field
-from projgen.kernels.conv_dsp import Parameters, call, is_clamped, residual_bytes, residual_name
+from projgen.kernels.conv_dsp import Parameters, call, is_clamped
 from projgen.kernels.conv_dsp_layouts import as_words, signed
 from projgen.kernels.conv_thumb2_layouts import byte_words, bytes_of
 from projgen.kernels.layouts import table
@@ -137,11 +137,10 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     g = geometry(graph, node)
     if not g.is_pointwise or g.attrs.stride != (1, 1) or g.attrs.groups != 1 or not _fits(graph, node):
         return None
-    made, added = _matrix(graph, node, g), residual_bytes(node, g)
-    residual = added[0] > 0
+    made, residual = _matrix(graph, node, g), "residual" in node.inputs
     height, width, outputs = g.y.step_shape
     inputs, pixels = g.w[3], height * width
-    function = f"pg_pointwise_thumb1_{made.variant}{residual_name(added)}"
+    function = f"pg_pointwise_thumb1_{made.variant}{'_sum' if residual else ''}"
     driver, struct = f"pg_pointwise_thumb1_{'residual' if residual else 's8'}", "pg_pointwise_thumb1_params"
     types = ("int8_t", "int8_t")
     per_four = made.per_block + _pack(inputs) + 16
@@ -160,9 +159,12 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         sources=("pg_pointwise_thumb1.h",),
         blocks=(
             made.block,
-            call(function, driver, struct, types, made.block.function, residual=added, core="thumb1"),
+            call(function, driver, struct, types, made.block.function, residual=residual, core="thumb1"),
         ),
-        instructions=-(-pixels // PIXELS) * per_four + _rest(pixels % PIXELS, outputs, inputs) + 2.0 * added[0] + 40,
+        instructions=-(-pixels // PIXELS) * per_four
+        + _rest(pixels % PIXELS, outputs, inputs)
+        + 2.0 * residual * g.y.elements
+        + 40,
         scratch_bytes=64 * made.quads + PIXELS * (outputs + inputs),
         in_place=over_residual(node) if residual else frozenset({"x"} if outputs <= inputs else ()),
         row_function=f"{function}_row",
@@ -180,9 +182,8 @@ def _conv2d(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     pitch = (in_w + sum(g.attrs.padding[2:])) * channels
     if kernel_h * pitch > RING:
         return None
-    made, added = _matrix(graph, node, g), residual_bytes(node, g)
-    residual = added[0] > 0
-    function = f"pg_conv2d_thumb1_{made.variant}{residual_name(added)}"
+    made, residual = _matrix(graph, node, g), "residual" in node.inputs
+    function = f"pg_conv2d_thumb1_{made.variant}{'_sum' if residual else ''}"
     driver, struct = f"pg_conv2d_thumb1_{'residual' if residual else 's8'}", "pg_conv2d_thumb1_params"
     ring = 64 * made.quads + -(-PIXELS * outputs // 4) * 4
     per_four = made.per_block + kernel_h * (_pack(kernel_w * channels) + 14) + 20
@@ -204,9 +205,9 @@ def _conv2d(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         sources=("pg_conv2d_thumb1.h",),
         blocks=(
             made.block,
-            call(function, driver, struct, ("int8_t", "int8_t"), made.block.function, residual=added, core="thumb1"),
+            call(function, driver, struct, ("int8_t", "int8_t"), made.block.function, residual=residual, core="thumb1"),
         ),
-        instructions=height * per_row + loaded * line + 2.0 * kernel_h * pitch + 2.0 * added[0] + 60,
+        instructions=height * per_row + loaded * line + 2.0 * kernel_h * pitch + 2.0 * residual * g.y.elements + 60,
         scratch_bytes=ring + kernel_h * pitch + 3 * stride[1] * channels,
         in_place=over_residual(node) if residual else frozenset({"x"} if overwrites(g) else ()),
         row_function=f"{function}_row",

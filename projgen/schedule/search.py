@@ -73,6 +73,7 @@ class _Trial:
     overrides: Overrides
     lowered: Lowered
     bound: tuple[int, int]
+    spent: float  # beside code
     cost: float
 
 
@@ -113,8 +114,9 @@ class _Search:
             for by_rows in (False, True)
         }
         self.used = {unit for c in chosen.values() for unit in self.code[c, False]}
-        self.start = self._planned(self._trial(replace(first, kernels=chosen)))
-        self.limit = _DEARER * self.start.cost
+        trial = self._trial(replace(first, kernels=chosen))
+        self.start = self._planned(trial)
+        self.limit = _DEARER * trial.spent
         self.rows = {n.name: self._row_choice(chosen[n.name], self.able[n.name]) for n in nodes}
         self.lean = {n.name: self._lean_choice(self.rows[n.name], self.able[n.name]) for n in nodes}
         calls = [Call(n, self.rows[n.name]) for n in nodes]
@@ -144,7 +146,7 @@ class _Search:
             for c in s.calls:
                 spent += s.repeats * cost(c.choice, self.options.optimise, by_rows=s.kind is Kind.ROWS)
                 code |= self.code[c.choice, s.kind is Kind.ROWS]
-        return _Trial(overrides, made, bound, spent + self.byte * sum(code.values()))
+        return _Trial(overrides, made, bound, spent, spent + self.byte * sum(code.values()))
 
     def _planned(self, trial: _Trial) -> _State:
         return _State(Schedule(trial.lowered, plan(trial.lowered)), trial.overrides, trial.cost)
@@ -155,7 +157,7 @@ class _Search:
         for trial in sorted(trials, key=lambda t: (t.bound, t.cost)):
             if trial.bound > best.size:
                 break
-            if trial.cost <= self.limit:
+            if trial.spent <= self.limit:
                 best = min(best, self._planned(trial), key=lambda s: s.key)
         return best if best.key < state.key and best.key[:3] < state.key[:3] else None
 
@@ -182,7 +184,7 @@ class _Search:
                 if name in streamed or slow or choice.scratch_bytes >= held.kernels[name].scratch_bytes:
                     continue
                 trial = self._trial(replace(held, kernels={**held.kernels, name: choice}))
-                if trial.cost <= self.limit and trial.bound <= best.size:
+                if trial.spent <= self.limit and trial.bound <= best.size:
                     found = self._planned(trial)
                     best = found if found.key[:3] < best.key[:3] else best
         return best if best.size < start.size else start

@@ -18,6 +18,15 @@ typedef struct {
     int32_t ring;  /* bytes of scratch before the ring */
 } pg_conv2d_thumb1_params;
 
+/* Bytes of the outputs, and of one row of them. */
+PG_INLINE int32_t pg_conv2d_thumb1_bytes(const pg_conv2d_thumb1_params *p) {
+    return p->window.out_h * p->window.out_w * p->matrix.pixel;
+}
+
+PG_INLINE int32_t pg_conv2d_thumb1_row_bytes(const pg_conv2d_thumb1_params *p) {
+    return p->window.out_w * p->matrix.pixel;
+}
+
 /* A row of the map (NULL: padding) to a line whose sides hold the zero point. */
 PG_INLINE void pg_conv2d_thumb1_load(const pg_conv2d_thumb1_params *p, const void *row, int8_t *line) {
     const pg_window *g = &p->window;

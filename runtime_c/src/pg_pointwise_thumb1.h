@@ -16,6 +16,15 @@ typedef struct {
     int32_t inputs;     /* channels of a pixel */
 } pg_pointwise_thumb1_params;
 
+/* Bytes of the outputs, and of one row of them. */
+PG_INLINE int32_t pg_pointwise_thumb1_bytes(const pg_pointwise_thumb1_params *p) {
+    return p->pixels * p->matrix.pixel;
+}
+
+PG_INLINE int32_t pg_pointwise_thumb1_row_bytes(const pg_pointwise_thumb1_params *p) {
+    return p->row_pixels * p->matrix.pixel;
+}
+
 /* residual: y holds what the block adds.
  * Scratch: operand (64 bytes a quad), outputs of four pixels, the last one to three pixels. */
 PG_INLINE void pg_pointwise_thumb1(const pg_pointwise_thumb1_params *p, int32_t left, const int8_t *x,
