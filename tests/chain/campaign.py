@@ -37,6 +37,16 @@ from tests.chain.nets import nets
 from tests.chain.support import Part, build, compare, draw, merge_all, operator_samples, part
 from tests.chain.test_drawn_nets import Drawn, made, maps, sequences
 
+PAGE = """\
+# The campaign
+
+Written by `make campaign ARGUMENTS="--page docs/campaign.md"`, build by build: output bytes of the C that equal the
+simulator's, every one compared. `of`: generated for that core, its plain C built for the host. On the host all of it runs
+under the address and undefined-behaviour sanitizers; on Cortex-M one inference of each model and round also runs with
+every access checked for alignment and with a painted stack. [measuring.md](measuring.md) says what a round holds.
+
+| build | output bytes | inferences | rounds | first seed |
+| --- | ---: | ---: | ---: | ---: |"""
 VECTORS = 24  # fresh inputs of every operator sample and net in a round
 NETS = 12  # nets drawn in a round
 
@@ -166,6 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--outputs", type=int, default=1_000_000, help="bytes to compare on each target")
     parser.add_argument("--seed", type=int, default=0, help="number of the first round")
     parser.add_argument("--target", action="append", help="only this target; may be given several times")
+    parser.add_argument("--page", type=Path, help="a Markdown file to write the results to, those of other builds kept")
     given_ = parser.parse_args(arguments)
     chosen = tiers(given_.target)
     if not chosen:
@@ -182,8 +193,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{given_.seed}, {seconds:.0f} s",
             flush=True,
         )
+        if given_.page is not None:
+            add_row(given_.page, tier.label, (total, inferences, done, given_.seed))
     print(f"campaign: {everything:,d} output bytes equal in {len(chosen)} builds")
     return 0
+
+
+def add_row(page: Path, label: str, numbers: Sequence[int]) -> None:
+    """Puts a build's result into the page's table, in the place of an older one."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| build", "| ---"))]
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines}
+    rows[label] = f"| {label} | " + " | ".join(f"{n:,d}" for n in numbers) + " |"
+    known = [tier.label for tier in tiers()]
+    kept = sorted((known.index(name), row) for name, row in rows.items() if name in known)
+    page.write_text("\n".join([PAGE, *(row for _, row in kept)]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

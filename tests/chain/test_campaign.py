@@ -59,6 +59,19 @@ def test_parts_that_overflow_a_board_are_halved(tmp_path: Path, monkeypatch: pyt
         list(campaign.images(tier, [1, 8, 2], tmp_path))  # type: ignore[list-item]
 
 
+def test_the_page_keeps_other_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = iter([(3, 5040, 1_389_890), (1, 40, 1000), (4, 6000, 1_500_000)])
+    monkeypatch.setattr(campaign, "run", lambda *_: next(counts))
+    page = tmp_path / "campaign.md"
+    for target in ("cortex-m7", "cortex-m0", "cortex-m7"):
+        assert campaign.main(["--target", target, "--page", str(page), "--seed", "9"]) == 0
+    assert page.read_text().splitlines()[-3:] == [
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| cortex-m0 speed | 1,000 | 40 | 1 | 9 |",
+        "| cortex-m7 speed | 1,500,000 | 6,000 | 4 | 9 |",
+    ]
+
+
 def test_an_unknown_target_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         campaign.main(["--target", "cortex-m99"])
