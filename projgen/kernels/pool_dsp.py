@@ -13,7 +13,7 @@ from projgen.kernels.conv_dsp import Parameters
 from projgen.kernels.record import Block, KernelChoice, KernelDef
 from projgen.targets import Target
 
-LARGEST_WINDOW = 255  # pixels whose int8 sum fits 16 bits
+LARGEST_WINDOW = 256  # pixels whose int8 sum, half their number added, fits 16 bits
 LONGEST_WINDOW = 32  # pixels up to which the maximum is straight-line code
 
 
@@ -24,22 +24,30 @@ def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
         return None
     y = graph.type(node.output)
     channels, taps = y.step_shape[2], attrs.kernel[0] * attrs.kernel[1]
-    if channels < 8 or taps > LARGEST_WINDOW:
+    if not 8 <= channels <= 4095 or taps > LARGEST_WINDOW:
         return None
     out = n.requant
     clamped = (out.low, out.high) != (y.dtype.low, y.dtype.high)
-    function = f"pg_avg_pool_dsp{f'_shift{out.shift}' if out.shift else ''}{'_clamped' if clamped else ''}"
-    parameters = (("function", function), ("shift", out.shift), ("clamped", int(clamped)))
+    options = f"{f'_shift{out.shift}' if out.shift else ''}{'_clamped' if clamped else ''}"
+    function = f"pg_avg_pool_dsp_{channels}{options}"
+    parameters = (("function", function), ("channels", channels), ("shift", out.shift), ("clamped", int(clamped)))
     octets = -(-channels // 8)
-    seen = pool.windows(attrs, graph.arg(node, "x").type, y)
+    x = graph.arg(node, "x").type
+    seen = pool.windows(attrs, x, y)
     per_octet = 55 + (8 if out.shift else 0) + (49 if clamped else 0)
+    rows = (
+        seen.pixels if attrs.kernel[1] == x.step_shape[1] else seen.rows
+    )  # one where the window is as wide as the map
+    fours, ones = divmod(round(seen.taps / rows), 4)
+    a_pixel = 6 if channels < 256 else 7
+    a_row = fours * (4 * a_pixel + 2) + ones * (a_pixel + 2) + 8
     return replace(
         portable,
         kernel="avg_pool2d_dsp",
         function=function,
         sources=("pg_avg_pool2d.h", "pg_pool_dsp.h"),
         blocks=(Block("avg_pool_dsp.h.j2", function, parameters),),
-        instructions=octets * (seen.pixels * per_octet + 4 * seen.rows + 9 * seen.taps) + 47 * seen.pixels + 50,
+        instructions=octets * (seen.pixels * per_octet + rows * a_row) + 47 * seen.pixels + 50,
     )
 
 
@@ -50,29 +58,35 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
         return None
     (_, in_w, channels), (rows, columns) = x.step_shape, attrs.kernel
     row = in_w * channels
-    if channels < 4 or rows * columns > LONGEST_WINDOW or (rows - 1) * row + (columns - 1) * channels > 4095:
+    apart = abs(attrs.stride[1] - 1) * channels  # an immediate, like the offsets in a window
+    reach = max(apart, (rows - 1) * row + (columns - 1) * channels)
+    if channels < 4 or rows * columns > LONGEST_WINDOW or reach > 4095:
         return None
-    function = f"pg_max_pool_dsp_{rows}x{columns}_{channels}_{row}"
+    quads = -(-channels // 4)
+    together = next(n for n in (4, 2, 1) if channels // 4 % n == 0)
+    function = f"pg_max_pool_dsp_{rows}x{columns}_{channels}_{row}_{attrs.stride[1]}"
     parameters: Parameters = {
         "function": function,
         "rows": rows,
         "columns": columns,
         "channels": channels,
         "row": row,
+        "step": attrs.stride[1] * channels,
+        "together": together,
     }
-    quads = -(-channels // 4)
     seen = pool.windows(attrs, x, y)
-    by_pixels = (seen.pixels - seen.inside) * 25 + (seen.taps - seen.inside * rows * columns) * 22
+    outside = seen.pixels - seen.inside
+    by_pixels = quads * (outside * 25 + (seen.taps - seen.inside * rows * columns) * 22) + 32 * outside
     return replace(
         portable,
         kernel="max_pool2d_dsp",
         function=function,
         sources=("pg_max_pool2d.h",),
         blocks=(Block("max_pool_dsp.h.j2", function, tuple(parameters.items())),),
-        instructions=quads * (seen.inside * (3 * rows * columns + 1) + by_pixels)
-        + 32 * seen.pixels
-        + 25 * seen.lines
-        + 22,
+        instructions=seen.inside * (quads * (3 * rows * columns - 1 + 2 / together) + 4 + 2 * (channels % 4 > 0))
+        + by_pixels
+        + 75 * seen.lines
+        + 30,
     )
 
 

@@ -41,9 +41,9 @@ PAGE = """\
 # The campaign
 
 Written by `make campaign ARGUMENTS="--page docs/campaign.md"`, build by build: output bytes of the C that equal the
-simulator's, every one compared. `of`: generated for that core, its plain C built for the host. On the host all of it runs
-under the address and undefined-behaviour sanitizers; on Cortex-M one inference of each model and round also runs with
-every access checked for alignment and with a painted stack. [measuring.md](measuring.md) says what a round holds.
+simulator's, every one compared. `of`: generated for that core, its plain C built for the host. On the host all of it
+runs under the address and undefined-behaviour sanitizers; on Cortex-M one inference of each model and round also runs
+with every access checked for alignment and with a painted stack. [measuring.md](measuring.md) says what a round holds.
 
 | build | output bytes | inferences | rounds | first seed |
 | --- | ---: | ---: | ---: | ---: |"""

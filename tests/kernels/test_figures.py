@@ -24,7 +24,6 @@ from tests.kernels.predicted import predictions
 SAME = (1, 1, 1, 1)
 STRIDE2 = Conv2d((2, 2), (0, 1, 0, 1))
 MOST = 1.3  # times the figure that an emitted kernel may execute, maps of 16x16x16 or more
-MOST_OF = {"max_pool2d_dsp": 1.7}  # one call a window; the figure is of one loop over the whole map
 
 
 def conv3(h: int, w: int, c: int, n: int, attrs: Conv2d | None = None) -> Sample:
@@ -121,7 +120,7 @@ def layers() -> Iterator[Sample]:
 
 
 @pytest.mark.qemu
-@pytest.mark.parametrize(("target", "known"), [("cortex-m4", 25), ("cortex-m55", 18)])
+@pytest.mark.parametrize(("target", "known"), [("cortex-m4", 27), ("cortex-m55", 22)])
 def test_emitted_kernels_are_near_their_figures(target: str, known: int) -> None:
     made = list(layers())
     compared = 0
@@ -129,7 +128,7 @@ def test_emitted_kernels_are_near_their_figures(target: str, known: int) -> None
         best = figures.figure(one.graph, one.graph.nodes[-1], found.kernel)
         if best is not None:
             compared += 1
-            assert found.counted <= MOST_OF.get(found.kernel, MOST) * best, (
+            assert found.counted <= MOST * best, (
                 one.name,
                 found.kernel,
                 found.counted,
