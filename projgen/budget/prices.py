@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from projgen.budget.sketch import layer_nodes, sketch
 from projgen.ir.graph import Graph, Node
 from projgen.kernels.code_size import code_units
 from projgen.kernels.record import KernelChoice
+from projgen.ops.common import need_quant
 from projgen.options import Optimise
 from projgen.pca.counting import dense_cost
 from projgen.pca.discover import Layer
@@ -59,15 +60,25 @@ class Prices:
         self._footprint = footprint
         repeats = STEPS / steps if graph.has_time else 1
         self._byte = 1.0 if optimise == "flash" else SHARE_A_BYTE * repeats * footprint.instructions
-        self._known: dict[tuple[str, Choice], Price] = {}
+        self._shapes = {layer.name: self._shape(layer) for layer in layers if layer.name in self._nodes}
+        self._known: dict[tuple[Any, ...], Price] = {}
+
+    def _shape(self, layer: Layer) -> tuple[Any, ...]:
+        """What decides a layer's prices beside ranks: many layers of a network are alike."""
+        node = self._nodes[layer.name]
+        x, y = (self._graph.type(name) for name in (node.inputs["x"], node.output))
+        kernel = self._graph.data(node, "w").shape
+        zeros = tuple(need_quant(t).zero_point == t.dtype.low for t in (x, y))
+        return node.op, node.attrs, x.shape, y.shape, kernel, zeros
 
     def of(self, layer: Layer, choice: Choice) -> Price:
         """The price; where the graph has no node for the layer alone, its learnables' share of what it takes dense."""
-        choice = choice._replace(shared=False) if not choice.shared else Choice(choice.r_in, None)
-        key = layer.name, choice
+        choice = Choice(choice.r_in, None) if choice.shared else choice
+        if layer.name not in self._nodes:
+            return self._share(layer, choice)
+        key = *self._shapes[layer.name], choice
         if key not in self._known:
-            known = layer.name in self._nodes
-            self._known[key] = self._lowered(layer, choice) if known else self._share(layer, choice)
+            self._known[key] = self._lowered(layer, choice)
         return self._known[key]
 
     def costs(self, layer: Layer, choice: Choice, shared: Set[str] = frozenset()) -> Array:

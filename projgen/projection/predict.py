@@ -33,7 +33,7 @@ from projgen.projection.ranks import DENSE, Choice, Options, explained_options, 
 _GRID = (24, 0.9)
 _COARSE_GRID = (12, 0.75)
 _WIDE = 200
-_SMALL, _BLOCK, _FINE = 8, 4, 32
+_SMALL, _BLOCK, _FINE, _FRONT = 8, 4, 64, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,11 @@ class _Table:
         return np.asarray(weighting.read * self.read + weighting.hidden * self.hidden)
 
     def alternatives(self) -> Alternatives:
-        """The options of least loss for their learnables, and those of round ranks."""
+        """Options of least loss for their learnables, and those of round ranks."""
         plain = Weighting()
-        front = set(self.options(plain).choices)
-        few = [i for i, choice in enumerate(self.choices) if choice in front or _round(choice)]
+        front = self.options(plain).choices
+        front = front[:: -(-len(front) // _FRONT)]
+        few = [i for i, c in enumerate(self.choices) if c == DENSE or c in front or _round(self.layer, c)]
         return Alternatives((self.layer,), tuple((self.choices[i],) for i in few), self.loss(plain)[few])
 
     def kept(self, weighting: Weighting) -> Array:
@@ -116,7 +117,7 @@ class _Sharing:
             table: of the cell.
         """
         found = [(i, choice, self.choice(choice)) for i, choice in enumerate(table.choices)]
-        usable = [(i, a, b) for i, a, b in found if b is not None and _round(a)]
+        usable = [(i, a, b) for i, a, b in found if b is not None and _round(self.rnn, a)]
         losses = table.loss(Weighting())[[i for i, _, _ in usable]]
         losses = losses + np.array([self.error(b) for _, _, b in usable])
         return Alternatives((self.rnn, self.reader), tuple((a, b) for _, a, b in usable), losses)
@@ -209,7 +210,7 @@ class Predictor:
     def singles(self) -> list[Alternatives]:
         """Of each layer what is worth trying whatever a choice costs: the best of every number of learnables, and the
         round ranks, of which kernels make most."""
-        return [table.alternatives() for table in self._tables]
+        return [self._with_round_rows(table) for table in self._tables]
 
     def pairs(self) -> list[Alternatives]:
         """Of each RNN cell with a reader what is worth trying with the projector shared."""
@@ -254,6 +255,21 @@ class Predictor:
     def cells_with_readers(self) -> set[str]:
         """Names of the RNN cells whose output projector a reader may share."""
         return {sharing.rnn.name for sharing in self._shared.values()}
+
+    def _with_round_rows(self, table: _Table) -> Alternatives:
+        """A table's alternatives; of a convolution also at the round input ranks between those of the grid."""
+        found, layer = table.alternatives(), table.layer
+        if layer.kind is not Kind.CONV:
+            return found
+        known = {choice.r_in for choice in table.choices if choice.r_in is not None and not choice.separable}
+        between = [r for r in range(1, max(known, default=0)) if r not in known and _round(layer, Choice(r, None))]
+        more: list[tuple[Choice, ...]] = []
+        for r_in in between:
+            row = self._conv_row(layer, r_in)
+            self._errors[layer.name].update(row)
+            more += [(c,) for c in row if _round(layer, c) and c == useful(layer, c.r_in, c.r_out)]
+        losses = np.array([sum(self._error(layer, choice)) for (choice,) in more])
+        return Alternatives(found.layers, (*found.choices, *more), np.concatenate((found.loss, losses)))
 
     def _sharings(self) -> list[tuple[_Sharing, _Table]]:
         tables = {table.layer.name: table for table in self._tables}
@@ -357,9 +373,14 @@ class Predictor:
         return row
 
 
-def _round(choice: Choice) -> bool:
-    """Whether ranks are small, or multiples of what kernels take at a time."""
-    return all(r is None or r <= _SMALL or r % (_BLOCK if r <= _FINE else 2 * _BLOCK) == 0 for r in choice[:2])
+def _round(layer: Layer, choice: Choice) -> bool:
+    """Whether ranks are small, or multiples of what kernels take at a time; of wide layers, of more."""
+    for rank, width in zip(choice[:2], (layer.inputs, layer.hidden or layer.outputs), strict=True):
+        block = _BLOCK * max(1, min(width, layer.inputs + layer.hidden) // _FINE)
+        block = 2 * block if rank is not None and rank > 8 * block else block
+        if rank is not None and rank % block and (rank > _SMALL or block > _BLOCK):
+            return False
+    return True
 
 
 def _positions(stats: LayerStats) -> float:
