@@ -26,6 +26,7 @@ _IN_BLOCK: Final = {
     "conv_mve_call.h.j2": 34,
     "linear_dsp.h.j2": 62,
     "linear_mve.h.j2": 70,
+    "max_pool_dsp.h.j2": 340,
 }
 # What the kernels of one source file share.
 _IN_SOURCE: Final = {
