@@ -13,7 +13,9 @@ INTRODUCTION = """\
 
 Written by `{command}`. Small networks, each trained with several seeds, compressed by both
 methods to the same size: `"output"` never keeps more learnables than its level allows. Statistics, choices and
-distillation see training inputs without labels; test sets are read for this page alone. **Points lost** are
+distillation see training inputs without labels; test sets are read for this page alone. Defaults (samples, numbers of
+units that are tried, steps and rates of distillation) were chosen on training data: networks trained on a part of it
+were judged on the rest. What was worth working on, though, earlier versions of this page had shown. **Points lost** are
 100 · (accuracy of the seed's own dense network − accuracy after compression), mean ± standard deviation over the seeds.
 A limit holds when the mean less one standard error does (accuracies: plus one). `closed` is without any gradient step,
 `distilled` after `projgen.distill`, which `"pca"` gets too where a figure stands. `int8` is the points that

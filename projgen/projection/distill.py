@@ -23,6 +23,7 @@ from projgen.projection.shared import SharedProjector, tied_pairs
 
 _EVALUATIONS = 12
 _PATIENCE = 4
+_WATCHED_SEED = 1
 _RATE, _RECURRENT_RATE = 3e-3, 1.6e-2
 _RECURRENT = (nn.LSTM, nn.GRU, ProjectedLSTM, ProjectedGRU)
 
@@ -59,8 +60,8 @@ def distill(
         seed: of batches and augmentation; the same seed gives the same result on the same machine.
         device: where to train; the student's own by default.
     Returns:
-        The trained copy: the best of the states seen, judged without augmentation; in the
-        second half it stops early when the last four of twelve evaluations brought nothing.
+        The trained copy: the best of the states seen, judged on samples and augmented copies of them. It stops early when, in the
+        second half, four of the twelve evaluations one after the other were no better than those before.
     """
     reporter = Reporter(verbosity)
     _check(epochs, steps, batch_size, learning_rate)
@@ -79,9 +80,9 @@ def distill(
     if not wanted:
         raise InputError("the student has no parameter that trains", "parameters with requires_grad", "student")
     total = steps if epochs is None else max(1, math.ceil(epochs * len(pool.samples) / batch_size))
-    objective = _Objective(pupil, expert, hidden_weight, pool)
-    best, stale = objective.measure(), 0
-    start = best
+    objective = _Objective(pupil, expert, hidden_weight, pool, augment)
+    start = best = objective.measure()
+    lowest, stale = math.inf, 0  # of the second half: what a high rate spoils before, the falling rate makes good
     state = copy.deepcopy(pupil.state_dict())
     optimiser = torch.optim.Adam(wanted, lr=rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=max(total, 2), pct_start=0.1)
@@ -102,10 +103,11 @@ def distill(
         now = objective.measure()
         reporter.iteration(f"step {step}: loss {now:.3e}")
         if now < best * 0.999:
-            best, stale, state = now, 0, copy.deepcopy(pupil.state_dict())
-        else:
-            stale += 1
-        if stale >= _PATIENCE and step > total // 2:  # the falling rate of the second half brings the most
+            best, state = now, copy.deepcopy(pupil.state_dict())
+        if step <= total // 2:
+            continue
+        lowest, stale = (now, 0) if now < lowest * 0.999 else (lowest, stale + 1)
+        if stale >= _PATIENCE:
             break
     objective.close()
     pupil.load_state_dict(state)
@@ -175,14 +177,14 @@ def _balanced(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 class _Objective:
     """The loss of a batch, with hooks on the recurrent layers of both models."""
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, hidden_weight: float, pool: Pool) -> None:
+    def __init__(self, student: nn.Module, teacher: nn.Module, hidden_weight: float, pool: Pool, augment: bool) -> None:
         self._student = student
         self._teacher = teacher
         self._weight = hidden_weight
         self._hidden: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": {}}
         self._handles: list[Any] = []
         self._units: dict[str, list[int] | None] = {}
-        self._watched = pool.watched()
+        self._watched = plain = pool.watched()
         names = [name for name, m in teacher.named_modules() if isinstance(m, nn.LSTM | nn.GRU)]
         for name in names if hidden_weight > 0 else []:
             ours, theirs = _module(student, name), teacher.get_submodule(name)
@@ -192,11 +194,14 @@ class _Objective:
                 for side, module in (("student", ours), ("teacher", theirs)):
                     self._handles.append(module.register_forward_hook(partial(self._keep, side, name)))
         with torch.no_grad():
-            results = [run_model(teacher, batch, index) for index, batch in enumerate(self._watched)]
+            results = [run_model(teacher, batch, index) for index, batch in enumerate(plain)]
             self._scale = OutputScale()
-            self._scale.calibrate(results, self._watched)
+            self._scale.calibrate(results, plain)
             normalised = [self._scale.normalise(result) for result in results]
         self._spread = [_variance(parts) for parts in zip(*normalised, strict=True)]
+        if augment:  # closed forms fit the very samples they were made from: others must count too
+            generator = torch.Generator().manual_seed(_WATCHED_SEED)
+            self._watched = [*plain, *(pool.augmented(batch, generator) for batch in plain)]
 
     def _keep(self, side: str, name: str, _module: nn.Module, _args: Any, output: Any) -> None:
         self._hidden[side][name] = output[0]
@@ -216,7 +221,7 @@ class _Objective:
         return total
 
     def measure(self) -> float:
-        """Mean loss over the watched samples, without augmentation."""
+        """Mean loss over the watched samples, and over their augmented copies if such are trained on."""
         with torch.no_grad():
             weights = [batch[0].shape[0] for batch in self._watched]
             losses = [float(self.loss(batch)) for batch in self._watched]
