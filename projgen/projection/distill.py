@@ -60,8 +60,9 @@ def distill(
         seed: of batches and augmentation; the same seed gives the same result on the same machine.
         device: where to train; the student's own by default.
     Returns:
-        The trained copy: the best of the states seen, judged on samples and augmented copies of them. It stops early when, in the
-        second half, four of the twelve evaluations one after the other were no better than those before.
+        The trained copy: the best of the states seen, judged on samples and, with ``augment``, on augmented copies of
+        them. It stops early when, in the second half, four of the twelve evaluations one after the other were no
+        better than those before.
     """
     reporter = Reporter(verbosity)
     _check(epochs, steps, batch_size, learning_rate)

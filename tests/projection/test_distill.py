@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import projgen
 from projgen.errors import InputError
+from projgen.projection import distill as distill_module
 from projgen.projection.distill import balance_factors
 from projgen.projection.layers import ProjectedLSTM
 
@@ -116,6 +117,46 @@ def test_the_rate_is_higher_for_recurrent_layers_unless_given(monkeypatch: pytes
         for options in ({}, {"learning_rate": 0.01}):
             projgen.distill(copy.deepcopy(teacher), teacher, data, steps=2, verbosity="off", **options)
     assert rates == [0.003, 0.01, 0.016, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("second_half", "evaluations"), [((4.0, 3.0, 2.0, 0.9, 0.8, 0.7), 13), ((4.0,) * 6, 12), ((4, 5, 3.9, 4, 4, 4), 13)]
+)
+def test_only_a_standstill_in_the_second_half_stops_it(
+    second_half: tuple[float, ...], evaluations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1.0, *[5.0] * 6, *second_half])
+    seen: list[float] = []
+
+    def measured(_: object) -> float:
+        seen.append(next(losses))
+        return seen[-1]
+
+    monkeypatch.setattr(distill_module._Objective, "measure", measured)
+    teacher, data, ranks = case("mlp")
+    student, _ = projgen.compress(teacher, data, ranks=ranks, verbosity="off")
+    trained = projgen.distill(student, teacher, data, steps=24, verbosity="off")
+    assert len(seen) == evaluations
+    untrained = torch.allclose(trained(data[0]), student(data[0]), rtol=1e-4, atol=1e-4)  # but for rounding
+    assert untrained is (min(second_half) > 1.0)
+
+
+def test_a_student_that_only_fits_the_samples_is_trained_on_augmented_copies() -> None:
+    torch.manual_seed(0)
+    teacher, x = nn.Linear(20, 3), torch.randn(8, 20)
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        student.weight += torch.randn(3, 20) @ (torch.eye(20) - torch.linalg.pinv(x) @ x)
+    torch.testing.assert_close(student(x), teacher(x), rtol=1e-4, atol=1e-4)
+    new = torch.randn(1000, 20)
+
+    def error_of(model: nn.Module) -> float:
+        return float((model(new) - teacher(new)).square().mean())
+
+    options = {"steps": 300, "batch_size": 8, "learning_rate": 1e-2, "verbosity": "off"}
+    same = projgen.distill(student, teacher, x, augment=False, **options)
+    assert error_of(same) == pytest.approx(error_of(student), rel=1e-2)
+    assert error_of(projgen.distill(student, teacher, x, **options)) < 0.5 * error_of(student)
 
 
 def test_arguments_and_data_are_checked() -> None:
