@@ -37,12 +37,16 @@ def linear_widen(count: int) -> int:
     return 9 + 12 * (count // 4) + 5 * (count % 4)
 
 
-def linear_block(quads: int, outputs: int, *, looped: bool, shift: bool, clamped: bool) -> int:
+def linear_block(
+    quads: int, outputs: int, *, packed: bool, looped: bool, shift: bool, clamped: bool, raw: bool = False
+) -> int:
     """The block of one vector through the weights, four outputs at a time."""
-    around = 36 + (1 if looped else 2) + (4 if shift else 0) + (13 if clamped else 0)
+    around = (36 if packed else 29) + (1 if looped else 2) + (4 if shift else 0) + (13 if clamped else 0)
+    around -= 18 if raw else 0
     passes = quads if looped else -(-quads // 8)
     left = {0: 0, 1: -5, 2: -3, 3: -2}[outputs % 4]
-    return (14 if looped else 21) + (2 if clamped else 0) + -(-outputs // 4) * (19 * quads + 3 * passes + around) + left
+    entry = (14 if looped else 21) + (2 if clamped else 0) - (0 if packed else 3) - (2 if raw else 0)
+    return entry + -(-outputs // 4) * ((19 if packed else 35) * quads + 3 * passes + around) + left
 
 
 def depthwise_plane(*, rows: int, row: int, columns: int, pixel: int, pitch: int, apart: int, pads: int) -> int:

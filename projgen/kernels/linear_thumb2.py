@@ -1,4 +1,4 @@
-"""Fully connected layers on Armv7-M cores without DSP instructions: two outputs in a 64-bit sum."""
+"""Fully connected layers on Armv7-M cores without DSP instructions: two outputs in a 64-bit sum where they fit."""
 
 from __future__ import annotations
 
@@ -28,63 +28,84 @@ BYTES = (0, 3, 2, 1)  # outputs of a block, byte by byte
 
 @dataclass(frozen=True, slots=True)
 class OutputPairStream:
-    """Fully connected w (N, K), b, m for pairs of outputs in a word, four outputs at a time.
+    """Fully connected w (N, K), b, m, four outputs A, B, C, D at a time.
 
-    Per four outputs A, B, C, D: bA + 2^24 bB and bC + 2^24 bD, each as low and high word; per input a word of the bytes
-    A + 128, D, C + 128, B, whole quads with at least one input more than there are, of weight 0; mA, mB, mC, mD.
-    Outputs beyond the matrix hold 0.
+    ``packed``: bA + 2^24 bB and bC + 2^24 bD, each as low and high word; per input a word of the bytes A + 128, D,
+    C + 128, B, whole quads with at least one input more than there are, of weight 0. Else bA, bB, bC, bD; per input a
+    word of the bytes A, B, C, D. Then, with ``multipliers``, mA, mB, mC, mD. Outputs beyond the matrix hold 0.
     """
 
     outputs: int
     inputs: int
+    packed: bool = True
+    multipliers: bool = True
 
     @property
     def quads(self) -> int:
-        return self.inputs // 4 + 1
+        return self.inputs // 4 + 1 if self.packed else -(-self.inputs // 4)
 
     @property
     def blocks(self) -> int:
         return -(-self.outputs // 4)
 
     def pack(self, constants: Mapping[str, Array]) -> Array:
-        w, b, m = (np.asarray(constants[role]).astype(np.int64) for role in ("w", "b", "m"))
+        w, b = (np.asarray(constants[role]).astype(np.int64) for role in ("w", "b"))
         rows = 4 * self.blocks - self.outputs
         w = np.pad(w, ((0, rows), (0, 4 * self.quads - self.inputs))).reshape(self.blocks, 4, -1).transpose(0, 2, 1)
-        b, m = (np.pad(v, (0, rows)).reshape(self.blocks, 4) for v in (b, m))
-        starts = b[:, 0::2] + (b[:, 1::2] << 24)
-        halves = np.stack([starts & 0xFFFFFFFF, starts >> 32], axis=2).reshape(self.blocks, 4)
-        weights = byte_words(w[..., BYTES] + OFFSET).reshape(self.blocks, -1)
-        return as_words([np.concatenate([halves, weights, m], axis=1)])
+        start = np.pad(b, (0, rows)).reshape(self.blocks, 4)
+        if self.packed:
+            pairs = start[:, 0::2] + (start[:, 1::2] << 24)
+            start = np.stack([pairs & 0xFFFFFFFF, pairs >> 32], axis=2).reshape(self.blocks, 4)
+            w = w[..., BYTES] + OFFSET
+        parts = [start, byte_words(w).reshape(self.blocks, -1)]
+        if self.multipliers:
+            parts.append(np.pad(np.asarray(constants["m"]).astype(np.int64), (0, rows)).reshape(self.blocks, 4))
+        return as_words([np.concatenate(parts, axis=1)])
 
     def unpack(self, table: Array) -> Mapping[str, Array]:
         rows = table.astype(np.uint32).reshape(self.blocks, -1)
-        halves = rows[:, :4].reshape(self.blocks, 2, 2)
-        starts = signed(halves[..., 1]) << 32 | halves[..., 0].astype(np.int64)
-        first = ((starts & 0xFFFFFF) ^ 0x800000) - 0x800000
-        b = np.stack([first, (starts - first) >> 24], axis=2)
-        stored = bytes_of(rows[:, 4:-4]).reshape(self.blocks, -1, 4)
-        w = ((stored - OFFSET + 128) % 256 - 128)[..., BYTES].transpose(0, 2, 1).reshape(4 * self.blocks, -1)
-        return {
-            "w": w[: self.outputs, : self.inputs].astype(np.int8),
-            "b": b.reshape(-1)[: self.outputs].astype(np.int32),
-            "m": signed(rows[:, -4:]).reshape(-1)[: self.outputs].astype(np.int32),
-        }
+        b = signed(rows[:, :4])
+        w = bytes_of(rows[:, 4 : 4 + 4 * self.quads]).reshape(self.blocks, -1, 4)
+        if self.packed:
+            halves = rows[:, :4].reshape(self.blocks, 2, 2)
+            starts = signed(halves[..., 1]) << 32 | halves[..., 0].astype(np.int64)
+            first = ((starts & 0xFFFFFF) ^ 0x800000) - 0x800000
+            b = np.stack([first, (starts - first) >> 24], axis=2)
+            w = ((w - OFFSET + 128) % 256 - 128)[..., BYTES]
+        w = w.transpose(0, 2, 1).reshape(4 * self.blocks, -1)
+        found = {"w": w[: self.outputs, : self.inputs].astype(np.int8), "b": b.reshape(-1)}
+        if self.multipliers:
+            found["m"] = signed(rows[:, -4:]).reshape(-1)
+        return found | {role: found[role][: self.outputs].astype(np.int32) for role in found if role != "w"}
+
+
+def rows_block(
+    *, packed: bool, looped: bool = False, raw: bool = False, wide: bool = False, shift: int = 0, clamped: bool = False
+) -> Block:
+    """The block that takes one vector through the weights; ``raw``: to the sums themselves, int32."""
+    kind = "int32" if raw else "s16" if wide else "s8"
+    variant = f"{'' if packed else 'plain_'}{'looped_' if looped else ''}{kind}"
+    variant += f"{f'_shift{shift}' if shift else ''}{'_clamped' if clamped else ''}"
+    function = f"pg_linear_thumb2_rows_{variant}"
+    flags = {"packed": packed, "looped": looped, "raw": raw, "wide": wide, "shift": shift, "clamped": clamped}
+    parameters = (("function", function), *((name, int(value)) for name, value in flags.items()))
+    return Block("linear_thumb2_block.h.j2", function, parameters)
 
 
 def _linear(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:
-    if not is_packed(graph, node):
-        return None
+    packed = is_packed(graph, node)
     x, y = graph.arg(node, "x").type, graph.type(node.output)
     outputs, inputs = graph.data(node, "w").shape
     requant, clamped = matrix_numerics(node).requant, is_clamped(graph, node)
-    layout = OutputPairStream(outputs, inputs)
+    layout = OutputPairStream(outputs, inputs, packed)
     wide_x, wide_y = x.dtype is DType.INT16, y.dtype is DType.INT16
-    variant = f"{'looped_' if looped else ''}{SUFFIX[y.dtype]}{f'_shift{requant.shift}' if requant.shift else ''}"
-    variant += "_clamped" if clamped else ""
-    block, function = f"pg_linear_thumb2_rows_{variant}", f"pg_linear_thumb2_{SUFFIX[x.dtype]}_{variant}"
+    block = rows_block(packed=packed, looped=looped, wide=wide_y, shift=requant.shift, clamped=clamped)
+    function = f"pg_linear_thumb2_{SUFFIX[x.dtype]}_{block.function.removeprefix('pg_linear_thumb2_rows_')}"
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     rows = rows_of(x)
-    per_row = linear_block(layout.quads, outputs, looped=looped, shift=requant.shift > 0, clamped=clamped)
+    per_row = linear_block(
+        layout.quads, outputs, packed=packed, looped=looped, shift=requant.shift > 0, clamped=clamped
+    )
     per_row += 5 * inputs + 12 if wide_x else linear_widen(inputs)
     return KernelChoice(
         kernel="linear_thumb2_looped" if looped else "linear_thumb2",
@@ -103,23 +124,13 @@ def _linear(graph: Graph, node: Node, _target: Target, *, looped: bool = False) 
         tables=(table("stream", layout, constants, "bias, weights and multipliers in reading order"),),
         sources=("pg_linear_thumb2.h",),
         blocks=(
-            Block(
-                "linear_thumb2_block.h.j2",
-                block,
-                (
-                    ("function", block),
-                    ("looped", int(looped)),
-                    ("wide", int(wide_y)),
-                    ("shift", requant.shift),
-                    ("clamped", int(clamped)),
-                ),
-            ),
+            block,
             Block(
                 "linear_thumb2.h.j2",
                 function,
                 (
                     ("function", function),
-                    ("block", block),
+                    ("block", block.function),
                     ("x", CTYPES[x.dtype]),
                     ("y", CTYPES[y.dtype]),
                     ("wide_x", int(wide_x)),
@@ -127,7 +138,7 @@ def _linear(graph: Graph, node: Node, _target: Target, *, looped: bool = False) 
                 ),
             ),
         ),
-        instructions=rows * (per_row + 16.0) + 8.0 * (4 * layout.quads - inputs - 1) + 30.0,
+        instructions=rows * (per_row + 28.0 + 8.0 * max(4 * layout.quads - inputs - 1, 0)) + 18.0,
         scratch_bytes=16 * layout.quads,
     )
 

@@ -1,4 +1,4 @@
-"""Kernels of LSTM and GRU: portable C, emitted blocks for the DSP extension and for MVE."""
+"""Kernels of LSTM and GRU: portable C, emitted blocks for Armv7-M, for the DSP extension and for MVE."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import LowRank, LstmNumerics
-from projgen.kernels import recurrent_dsp, recurrent_mve
+from projgen.kernels import recurrent_dsp, recurrent_mve, recurrent_thumb2
 from projgen.kernels.costs import matrix
 from projgen.kernels.layouts import plain
 from projgen.kernels.record import Field, KernelChoice, KernelDef, Table, TableRef
@@ -140,6 +140,8 @@ def _portable(graph: Graph, node: Node, target: Target) -> KernelChoice:
 KERNELS: Final = (
     KernelDef("lstm_portable", "lstm", frozenset(), _portable),
     KernelDef("gru_portable", "gru", frozenset(), _portable),
+    KernelDef("lstm_thumb2", "lstm", frozenset({"thumb2"}), recurrent_thumb2.lstm),
+    KernelDef("gru_thumb2", "gru", frozenset({"thumb2"}), recurrent_thumb2.gru),
     KernelDef("lstm_dsp", "lstm", frozenset({"dsp"}), recurrent_dsp.lstm),
     KernelDef("gru_dsp", "gru", frozenset({"dsp"}), recurrent_dsp.gru),
     KernelDef("lstm_mve", "lstm", frozenset({"mve"}), recurrent_mve.lstm),

@@ -17,7 +17,7 @@ typedef struct {
     const uint32_t *stream; /* bias, weights and multipliers in reading order */
     int32_t rows;
     int32_t inputs;
-    int32_t quads; /* of the operand: inputs / 4 + 1 */
+    int32_t quads; /* of the operand: inputs / 4 + 1 or, where sums are single, (inputs + 3) / 4 */
     int32_t outputs;
     int32_t zero_point; /* of the output */
     int32_t low;        /* smallest and largest output; read where they are not the type's */
@@ -88,16 +88,25 @@ PG_INLINE int32_t pg_linear_thumb2_second(int64_t sums) {
     return (int32_t)((sums - pg_linear_thumb2_first(sums)) >> 24);
 }
 
+/* The rest of an operand whose first inputs entries are there: what makes their sum zero, then zeros. */
+PG_INLINE void pg_linear_thumb2_complete(const pg_linear_thumb2_params *p, int32_t *operand, int32_t sum) {
+    int32_t k = p->inputs;
+    if (k < 4 * p->quads) {
+        operand[k++] = -sum;
+    }
+    for (; k < 4 * p->quads; ++k) {
+        operand[k] = 0;
+    }
+}
+
 /* Scratch: the operand, 16 bytes a quad. */
 PG_INLINE void pg_linear_thumb2(const pg_linear_thumb2_params *p, const void *x, bool x_wide, void *y,
                                 bool y_wide, void *scratch, pg_linear_thumb2_block *block) {
     int32_t *operand = (int32_t *)scratch;
-    for (int32_t k = p->inputs + 1; k < 4 * p->quads; ++k) {
-        operand[k] = 0;
-    }
     for (int32_t row = 0; row < p->rows; ++row) {
-        operand[p->inputs] = -(x_wide ? pg_linear_thumb2_widen_s16((const int16_t *)x, operand, p->inputs)
-                                      : pg_linear_thumb2_widen((const int8_t *)x, operand, p->inputs));
+        const int32_t sum = x_wide ? pg_linear_thumb2_widen_s16((const int16_t *)x, operand, p->inputs)
+                                   : pg_linear_thumb2_widen((const int8_t *)x, operand, p->inputs);
+        pg_linear_thumb2_complete(p, operand, sum);
         block(operand, p->stream, y, p);
         x = pg_at(x, p->inputs, x_wide);
         y = pg_at_mutable(y, p->outputs, y_wide);

@@ -29,6 +29,7 @@ from projgen.kernels.linear_thumb2 import OutputPairStream
 from projgen.kernels.packed import PairStream, VectorStream
 from projgen.kernels.recurrent_mve_layouts import FactorWeights, GateTable, GateWeights, PairedGates
 from projgen.kernels.recurrent_streams import FactorStream, GruStream, JointFactorStream, LstmStream
+from projgen.kernels.recurrent_thumb2 import SumStream
 from projgen.schedule.verify import ScheduleError
 from tests.chain.nets import nets
 from tests.chain.support import Part, build, compare, merge_all
@@ -242,6 +243,8 @@ LAYOUTS: tuple[tuple[type[Any], str, str], ...] = (
     (ColumnTaps, "conv2d", "cortex-m0"),
     (PixelPairStream, "conv2d", "cortex-m3"),
     (OutputPairStream, "linear", "cortex-m3"),
+    (SumStream, "lstm", "cortex-m3"),
+    (SumStream, "gru", "cortex-m3"),
     (WordTaps, "conv2d", "cortex-m3"),
     (TapMajor, "conv2d", "cortex-m3"),
     (Plain, "conv2d", "cortex-m3"),

@@ -27,6 +27,7 @@ FAMILIES = {  # kernel: the target it is for
     "linear_thumb2": "cortex-m3",
     "pointwise_thumb2": "cortex-m3",
     "depthwise_thumb2": "cortex-m3",
+    "lstm_thumb2": "cortex-m3",
     "linear_mve": "cortex-m55",
     "pointwise_mve": "cortex-m55",
     "gru_mve": "cortex-m55",

@@ -16,7 +16,7 @@ from projgen.ops.recurrent_samples import CASES, Case, sample
 from projgen.targets import load_target
 from tests.kernels import rig
 
-TARGETS = {"portable": "host", "dsp": "cortex-m4", "mve": "cortex-m55"}
+TARGETS = {"portable": "host", "thumb2": "cortex-m3", "dsp": "cortex-m4", "mve": "cortex-m55"}
 
 LARGE = (
     Case("lstm_28_20", Lstm, 28, 20, steps=3),

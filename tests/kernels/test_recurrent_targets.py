@@ -24,6 +24,8 @@ pytestmark = pytest.mark.qemu
 
 ON = [
     ("cortex-m0", "portable", "-O2", "gcc"),
+    ("cortex-m3", "fast", "-O2", "gcc"),
+    ("cortex-m3", "fast", "-Os", "clang"),
     ("cortex-m4", "fast", "-O0", "gcc"),
     ("cortex-m4", "fast", "-O3", "gcc"),
     ("cortex-m4", "fast", "-Os", "clang"),
@@ -95,13 +97,21 @@ def test_cost_of_a_step(target: str, dense: float, gated: float, tmp_path: Path)
     assert fast < 0.4 * step_cost(DENSE, target, tmp_path, "portable")
 
 
-@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55"])
+@pytest.mark.parametrize("target", ["cortex-m3", "cortex-m4", "cortex-m55"])
 @pytest.mark.parametrize("case", [DENSE, FACTORED, JOINT, PAIRED, GATED], ids=lambda c: c.name)
 def test_predicted_instructions(case: Case, target: str, tmp_path: Path) -> None:
     folder = artifact(case, target, tmp_path)
     (layer, *_) = folder.measure().layers
     measured = (layer.instructions or 0) / folder.measure().steps
     assert abs(folder.manifest["layers"][0]["predicted_instructions"] / measured - 1) < 0.05
+
+
+def test_cost_of_a_step_without_dsp_instructions(tmp_path: Path) -> None:
+    fast = step_cost(DENSE, "cortex-m3", tmp_path)
+    assert fast / (4 * 100 * 112) < 1.75
+    assert fast < 0.35 * step_cost(DENSE, "cortex-m3", tmp_path, "portable")
+    assert step_cost(FACTORED, "cortex-m3", tmp_path) < 0.5 * step_cost(FACTORED, "cortex-m3", tmp_path, "portable")
+    assert step_cost(GATED, "cortex-m3", tmp_path) < 0.45 * step_cost(GATED, "cortex-m3", tmp_path, "portable")
 
 
 def test_last_units_share_blocks_of_two_gates(tmp_path: Path) -> None:
@@ -143,7 +153,9 @@ def test_instructions_are_affine_in_the_length(case: Case, target: str, tmp_path
         (JOINT, "cortex-m7", "lstm_dsp"),
         (JOINT, "cortex-m55", "lstm_mve"),
         (JOINT, "cortex-m0", "lstm_portable"),
-        (DENSE, "cortex-m3", "lstm_portable"),
+        (DENSE, "cortex-m3", "lstm_thumb2"),
+        (GATED, "cortex-m3", "gru_thumb2"),
+        (JOINT, "cortex-m3", "lstm_thumb2"),
     ],
 )
 def test_kernel_chosen(case: Case, target: str, kernel: str, tmp_path: Path) -> None:

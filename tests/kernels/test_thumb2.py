@@ -38,8 +38,10 @@ KERNELS = (*(f"{kind}_thumb2{form}" for kind in KINDS for form in ("", "_looped"
 
 
 def vectors() -> list[Sample]:
-    """Fully connected layers: tails of inputs and outputs, rows, types, the largest weights."""
+    """Fully connected layers: tails of inputs and outputs, rows, types, the largest weights, sums beyond pairs."""
     return [
+        linear.sample("fc_200x9_from_int16_shift", 200, 9, x=DType.INT16),
+        extreme(linear.sample("fc_519", 519, 5, saturating=True, x_zero=-128)),
         linear.sample("fc_640x12", 640, 12),
         linear.sample("fc_30x7_relu6", 30, 7, activation="relu6", y_zero=-100),
         linear.sample("fc_rows", 61, 5, lead=(7,)),
@@ -111,8 +113,12 @@ def test_sums_up_to_the_bound(tmp_path: Path) -> None:
     assert len(todo) == 8
     image = build(todo, M3, tmp_path)
     assert differing(image, [s for s, _ in todo]) == {}
-    assert not work([at_the_bound(510, 1)])
-    assert chosen(at_the_bound(510, 1), M3).kernel == "linear_portable"
+    beyond = work([at_the_bound(510, 1), at_the_bound(518, 0)])
+    assert {(c.kernel, dict(c.blocks[0].parameters)["packed"]) for _, c in beyond[:2]} == {
+        ("linear_thumb2", 0),
+        ("linear_thumb2_looped", 0),
+    }
+    assert differing(build(beyond, M3, tmp_path / "beyond"), [s for s, _ in beyond]) == {}
 
 
 def test_depthwise_sums_up_to_the_bound(tmp_path: Path) -> None:
@@ -163,7 +169,7 @@ def test_instructions(tmp_path: Path) -> None:
 
 def test_predicted_within_five_per_cent() -> None:
     found = [p for p in predictions(M3, list(drawn(1001))) if "thumb2" in p.kernel]
-    assert len(found) >= 12
+    assert len(found) >= 18
     wrong = [p for p in found if abs(p.error) > 0.05 and abs(p.predicted - p.counted) > 0.05 * SMALL]
     assert not wrong
 
@@ -210,9 +216,12 @@ def test_streams_hold_the_constants(shape: tuple[int, int, int, int], residual: 
     matrix = constants | {"w": constants["w"].reshape(shape[0], -1)}
     if residual:
         constants["f"] = rng.integers(-(1 << 15), 1 << 15, shape[0]).astype(np.int32)
+    wide = matrix | {"b": rng.integers(-(1 << 31), 1 << 31, shape[0]).astype(np.int32)}
     layouts: list[tuple[Layout, dict[str, np.ndarray]]] = [
         (PixelPairStream(shape, residual), constants),
         (OutputPairStream(*matrix["w"].shape), matrix),
+        (OutputPairStream(*matrix["w"].shape, packed=False), wide),
+        (OutputPairStream(*matrix["w"].shape, packed=False, multipliers=False), {r: wide[r] for r in ("w", "b")}),
     ]
     for layout, given_ in layouts:
         unpacked = layout.unpack(layout.pack(given_))

@@ -23,9 +23,9 @@ PG_NAKED void pg_linear_thumb2_rows_s8(PG_UNUSED const int32_t *x, PG_UNUSED con
                    "str r6, [sp, #20]\n"
                    "mov r3, #0xff\n"
                    "orr r3, r3, #0xff000000\n"
+                   "str r3, [sp, #32]\n"
                    "add r6, r0, r4, lsl #4\n"
                    "strd r0, r6, [sp]\n"
-                   "str r3, [sp, #32]\n"
                    "rsb r4, r4, #0\n"
                    "and r4, r4, #7\n"
                    "adr.w r6, 2f\n"
@@ -194,7 +194,6 @@ PG_NAKED void pg_linear_thumb2_rows_s8(PG_UNUSED const int32_t *x, PG_UNUSED con
                    "ldr r2, [sp, #4]\n"
                    "cmp r0, r2\n"
                    "bne.w 2b\n"
-                   "ldmia.w r1!, {r10-r12, lr}\n"
                    "ldrd r2, r3, [sp, #12]\n"
                    "sbfx r8, r4, #0, #24\n"
                    "lsrs.w r4, r4, #24\n"
@@ -202,6 +201,7 @@ PG_NAKED void pg_linear_thumb2_rows_s8(PG_UNUSED const int32_t *x, PG_UNUSED con
                    "sbfx r9, r6, #0, #24\n"
                    "lsrs.w r6, r6, #24\n"
                    "adc r6, r6, r7, lsl #8\n"
+                   "ldmia.w r1!, {r10-r12, lr}\n"
                    "ldr r5, [sp, #20]\n"
                    "smull r7, r8, r8, r10\n"
                    "lsls.w r7, r7, #1\n"
@@ -245,19 +245,21 @@ PG_KERNEL void pg_linear_thumb2_rows_s8(const int32_t *x, const uint32_t *stream
         0, p->zero_point, INT8_MIN, INT8_MAX};
     for (int32_t n = 0; n < p->outputs; n += 4) {
         const uint32_t *weights = stream + 4;
-        const uint32_t *multipliers = weights + 4 * p->quads;
+        const uint32_t *after = weights + 4 * p->quads;
+        int32_t acc[4];
         for (int32_t pair = 0; pair < 2; ++pair) {
             int64_t sums = (int64_t)((uint64_t)stream[2 * pair + 1] << 32 | stream[2 * pair]);
             for (int32_t k = 0; k < 4 * p->quads; ++k) {
                 const uint32_t word = pair == 0 ? weights[k] : (weights[k] >> 16 | weights[k] << 16);
                 sums += (int64_t)(int32_t)(word & 0xff0000ffu) * x[k];
             }
-            const int32_t acc[2] = {pg_linear_thumb2_first(sums), pg_linear_thumb2_second(sums)};
-            for (int32_t i = 2 * pair; i < 2 * pair + 2 && n + i < p->outputs; ++i) {
-                to[n + i] = (int8_t)pg_requantise(acc[i % 2], (int32_t)multipliers[i], &out);
-            }
+            acc[2 * pair] = pg_linear_thumb2_first(sums);
+            acc[2 * pair + 1] = pg_linear_thumb2_second(sums);
         }
-        stream = multipliers + 4;
+        for (int32_t i = 0; i < 4 && n + i < p->outputs; ++i) {
+            to[n + i] = (int8_t)pg_requantise(acc[i], (int32_t)after[i], &out);
+        }
+        stream = after + 4;
     }
 }
 #endif
