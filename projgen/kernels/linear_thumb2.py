@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.conv_dsp import CTYPES, is_clamped, is_packed
+from projgen.kernels.conv_dsp import CTYPES, Parameters, is_clamped, is_packed
 from projgen.kernels.conv_dsp_layouts import as_words, signed
 from projgen.kernels.conv_thumb2_layouts import byte_words, bytes_of
 from projgen.kernels.costs_thumb2 import linear_block, linear_widen
@@ -51,32 +51,32 @@ class OutputPairStream:
     def pack(self, constants: Mapping[str, Array]) -> Array:
         w, b = (np.asarray(constants[role]).astype(np.int64) for role in ("w", "b"))
         rows = 4 * self.blocks - self.outputs
-        w = np.pad(w, ((0, rows), (0, 4 * self.quads - self.inputs))).reshape(self.blocks, 4, -1).transpose(0, 2, 1)
+        filled = np.pad(w, ((0, rows), (0, 4 * self.quads - self.inputs)))
+        by_input = filled.reshape(self.blocks, 4, -1).transpose(0, 2, 1)
         start = np.pad(b, (0, rows)).reshape(self.blocks, 4)
         if self.packed:
             pairs = start[:, 0::2] + (start[:, 1::2] << 24)
             start = np.stack([pairs & 0xFFFFFFFF, pairs >> 32], axis=2).reshape(self.blocks, 4)
-            w = w[..., BYTES] + OFFSET
-        parts = [start, byte_words(w).reshape(self.blocks, -1)]
+            by_input = by_input[..., BYTES] + OFFSET
+        parts = [start, byte_words(by_input).reshape(self.blocks, -1)]
         if self.multipliers:
             parts.append(np.pad(np.asarray(constants["m"]).astype(np.int64), (0, rows)).reshape(self.blocks, 4))
         return as_words([np.concatenate(parts, axis=1)])
 
     def unpack(self, table: Array) -> Mapping[str, Array]:
         rows = table.astype(np.uint32).reshape(self.blocks, -1)
-        b = signed(rows[:, :4])
+        b = signed(rows[:, :4]).reshape(-1)
         w = bytes_of(rows[:, 4 : 4 + 4 * self.quads]).reshape(self.blocks, -1, 4)
         if self.packed:
             halves = rows[:, :4].reshape(self.blocks, 2, 2)
             starts = signed(halves[..., 1]) << 32 | halves[..., 0].astype(np.int64)
             first = ((starts & 0xFFFFFF) ^ 0x800000) - 0x800000
-            b = np.stack([first, (starts - first) >> 24], axis=2)
+            b = np.stack([first, (starts - first) >> 24], axis=2).reshape(-1)
             w = ((w - OFFSET + 128) % 256 - 128)[..., BYTES]
-        w = w.transpose(0, 2, 1).reshape(4 * self.blocks, -1)
-        found = {"w": w[: self.outputs, : self.inputs].astype(np.int8), "b": b.reshape(-1)}
-        if self.multipliers:
-            found["m"] = signed(rows[:, -4:]).reshape(-1)
-        return found | {role: found[role][: self.outputs].astype(np.int32) for role in found if role != "w"}
+        by_output = w.transpose(0, 2, 1).reshape(4 * self.blocks, -1)
+        words = {"b": b} | ({"m": signed(rows[:, -4:]).reshape(-1)} if self.multipliers else {})
+        found: dict[str, Array] = {role: v[: self.outputs].astype(np.int32) for role, v in words.items()}
+        return found | {"w": by_output[: self.outputs, : self.inputs].astype(np.int8)}
 
 
 def rows_block(
@@ -88,8 +88,8 @@ def rows_block(
     variant += f"{f'_shift{shift}' if shift else ''}{'_clamped' if clamped else ''}"
     function = f"pg_linear_thumb2_rows_{variant}"
     flags = {"packed": packed, "looped": looped, "raw": raw, "wide": wide, "shift": shift, "clamped": clamped}
-    parameters = (("function", function), *((name, int(value)) for name, value in flags.items()))
-    return Block("linear_thumb2_block.h.j2", function, parameters)
+    parameters: Parameters = {"function": function, **{name: int(value) for name, value in flags.items()}}
+    return Block("linear_thumb2_block.h.j2", function, tuple(parameters.items()))
 
 
 def _linear(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:

@@ -89,7 +89,7 @@ def _product(graph: Graph, node: Node, name: str, operands: Mapping[str, Ints], 
     reach = np.abs(w) @ np.concatenate(list(operands.values()))
     reach[len(w) - len(b) :] += np.abs(b)
     packed = int(reach.max()) < LIMIT
-    stream = OutputPairStream(*w.shape, packed=packed, multipliers=False)
+    stream = OutputPairStream(w.shape[0], w.shape[1], packed, multipliers=False)
     layout = SumStream(tuple((role, constants[role].shape[1]) for role in operands), bias, len(b), stream)
     block = rows_block(packed=packed, raw=True)
     label = name.replace(".", "_")
@@ -139,7 +139,7 @@ def _factor(
     return Factor(
         made,
         limits,
-        made.fields | {f"{name}.multipliers": TableRef(multipliers.name), f"{name}.shift": low_rank.shift},
+        {**made.fields, f"{name}.multipliers": TableRef(multipliers.name), f"{name}.shift": low_rank.shift},
         (made.table, multipliers),
         made.instructions + 19.5 * rank + 15.0,
     )

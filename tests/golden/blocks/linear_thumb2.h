@@ -11,8 +11,8 @@
 #if PG_HAS_THUMB2
 PG_NAKED void pg_linear_thumb2_rows_s8(PG_UNUSED const int32_t *x, PG_UNUSED const uint32_t *stream,
     PG_UNUSED void *y, PG_UNUSED const pg_linear_thumb2_params *p) {
-    /* r0 x, r1 stream, r2 pair of weights, r3 mask, r4 r5 sums A, B, r6 r7 sums C, D, r8 r9 operand, r10-r12 lr weights,
-     * then multipliers. Then r8 r4 r9 r6 the four sums, r2 y, r3 outputs left, r5 zero point.
+    /* r0 x, r1 stream, r2 pair of weights, r3 mask, r4 r5 sums A, B, r6 r7 sums C, D, r8 r9 operand,
+     * r10-r12 lr weights, then multipliers. Then r8 r4 r9 r6 the four sums, r2 y, r3 outputs left, r5 zero point.
      * Frame: 0 x, 4 end of x, 8 entry, 12 y, 16 outputs left, 20 zero point, 24 low, 28 high, 32 mask. The loop over
      * quads is unrolled by 8 and entered in the middle. */
     __asm volatile("push {r4-r11, lr}\n"
@@ -239,7 +239,8 @@ PG_NAKED void pg_linear_thumb2_rows_s8(PG_UNUSED const int32_t *x, PG_UNUSED con
                    "pop {r4-r11, pc}\n");
 }
 #else
-PG_KERNEL void pg_linear_thumb2_rows_s8(const int32_t *x, const uint32_t *stream, void *y, const pg_linear_thumb2_params *p) {
+PG_KERNEL void pg_linear_thumb2_rows_s8(const int32_t *x, const uint32_t *stream, void *y,
+    const pg_linear_thumb2_params *p) {
     int8_t *to = (int8_t *)y;
     const pg_requant out = {
         0, p->zero_point, INT8_MIN, INT8_MAX};

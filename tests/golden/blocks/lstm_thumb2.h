@@ -11,8 +11,8 @@
 #if PG_HAS_THUMB2
 PG_NAKED void pg_linear_thumb2_rows_int32(PG_UNUSED const int32_t *x, PG_UNUSED const uint32_t *stream,
     PG_UNUSED void *y, PG_UNUSED const pg_linear_thumb2_params *p) {
-    /* r0 x, r1 stream, r2 pair of weights, r3 mask, r4 r5 sums A, B, r6 r7 sums C, D, r8 r9 operand, r10-r12 lr weights.
-     * Then r8 r4 r9 r6 the four sums, r2 y, r3 outputs left.
+    /* r0 x, r1 stream, r2 pair of weights, r3 mask, r4 r5 sums A, B, r6 r7 sums C, D, r8 r9 operand,
+     * r10-r12 lr weights. Then r8 r4 r9 r6 the four sums, r2 y, r3 outputs left.
      * Frame: 0 x, 4 end of x, 8 entry, 12 y, 16 outputs left, 20 zero point, 24 low, 28 high, 32 mask. The loop over
      * quads is unrolled by 8 and entered in the middle. */
     __asm volatile("push {r4-r11, lr}\n"
@@ -219,7 +219,8 @@ PG_NAKED void pg_linear_thumb2_rows_int32(PG_UNUSED const int32_t *x, PG_UNUSED 
                    "pop {r4-r11, pc}\n");
 }
 #else
-PG_KERNEL void pg_linear_thumb2_rows_int32(const int32_t *x, const uint32_t *stream, void *y, const pg_linear_thumb2_params *p) {
+PG_KERNEL void pg_linear_thumb2_rows_int32(const int32_t *x, const uint32_t *stream, void *y,
+    const pg_linear_thumb2_params *p) {
     int32_t *to = (int32_t *)y;
     for (int32_t n = 0; n < p->outputs; n += 4) {
         const uint32_t *weights = stream + 4;
@@ -247,12 +248,16 @@ PG_KERNEL void pg_linear_thumb2_rows_int32(const int32_t *x, const uint32_t *str
 #ifndef PG_LSTM_THUMB2_PAIRS_NONE_NONE_H
 #define PG_LSTM_THUMB2_PAIRS_NONE_NONE_H
 
+/* LSTM with the blocks of its products and factors. */
 PG_KERNEL void pg_lstm_thumb2_pairs_none_none_reset(const pg_lstm_thumb2_params *p, void *state) {
     pg_lstm_thumb2_start(p, state);
 }
 
-PG_KERNEL void pg_lstm_thumb2_pairs_none_none(const pg_lstm_thumb2_params *p, void *state, const int8_t *x, int8_t *y, void *scratch) {
-    pg_lstm_thumb2_step(p, state, x, y, scratch, pg_linear_thumb2_rows_int32, NULL, NULL);
+PG_KERNEL void pg_lstm_thumb2_pairs_none_none(const pg_lstm_thumb2_params *p, void *state, const int8_t *x, int8_t *y,
+    void *scratch) {
+    pg_lstm_thumb2_step(p, state, x, y, scratch, pg_linear_thumb2_rows_int32,
+        NULL,
+        NULL);
 }
 
 #endif /* PG_LSTM_THUMB2_PAIRS_NONE_NONE_H */
