@@ -21,8 +21,11 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from projgen.errors import InputError, InputTypeError, UnsupportedError
 from projgen.importers.torch import HANDLERS
-from projgen.importers.torch.context import Call, Importer, Operand, Refused, Stack, Tracked
+from projgen.importers.torch.attention import UNBUILT, Merged, Scores, regrouped, unbuilt
+from projgen.importers.torch.context import RESHAPES, Call, Importer, Operand, Refused, Stack, Tracked
+from projgen.importers.torch.shapes import keeps_batch
 from projgen.ir.graph import Graph
+from projgen.pca.attention import split_attention
 
 _CHECKS = frozenset({"_assert_scalar", "_assert_tensor_metadata", "_assert_async", "sym_constrain_range_for_size"})
 _BY_SHAPE = frozenset({"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"})
@@ -43,7 +46,7 @@ def import_module(module: nn.Module, example: Sequence[Tensor], name: str = "mod
     inputs = _check_example(example)
     batch = _distinct_batch(module, inputs)
     repeated = tuple(_repeat(x, batch) for x in inputs)
-    frozen = copy.deepcopy(module).cpu().float().eval()
+    frozen = split_attention(copy.deepcopy(module).cpu().float().eval())  # projections as layers, each by its name
     try:
         with torch.no_grad(), _quiet():
             program = torch.export.export(frozen, repeated)
@@ -241,7 +244,6 @@ def _visit(importer: Importer, node: torch.fx.Node, sizes: _Sizes) -> Operand:
     )
     if not any(_is_live(value) for value in arguments.values()):
         return _fold(node, arguments)
-    _refuse_attention(node)
     if op in _BY_SHAPE:
         shape_only = {k: _blank(v, sizes, node, k) if isinstance(v, Tracked) else v for k, v in arguments.items()}
         return _fold(node, shape_only)
@@ -249,10 +251,20 @@ def _visit(importer: Importer, node: torch.fx.Node, sizes: _Sizes) -> Operand:
         raise UnsupportedError(
             f"operator aten.{op} (node {node.name!r}) is not supported", ", ".join(sorted(HANDLERS)), call.where
         )
-    result = HANDLERS[op](importer, call)
+    result = _handled(importer, call)
     if isinstance(result, Tracked) and importer.torch_shape(result) != call.shape:
         raise RuntimeError(f"{call.where}: imported as {importer.torch_shape(result)}, torch has {call.shape}")
     return result
+
+
+def _handled(importer: Importer, call: Call) -> Operand:
+    """What a call's handler makes of it, or the operand with the batch inside a merged axis."""
+    if any(isinstance(value, UNBUILT) for value in call.args.values()):
+        return unbuilt(importer, call)
+    x = call.args.get("self")
+    if call.op in RESHAPES and isinstance(x, Tracked) and not keeps_batch(importer, x, call.shape):
+        return regrouped(importer, call, x, call.shape)
+    return HANDLERS[call.op](importer, call)
 
 
 def _builtin(importer: Importer, node: torch.fx.Node) -> Operand:
@@ -290,7 +302,7 @@ def _arguments(importer: Importer, node: torch.fx.Node) -> Mapping[str, Operand]
 def _is_live(value: Operand) -> bool:
     if isinstance(value, list | tuple):
         return any(_is_live(item) for item in value)
-    return isinstance(value, Tracked | Stack | Refused)
+    return isinstance(value, Tracked | Stack | Refused | Merged | Scores)
 
 
 def _fold(node: torch.fx.Node, arguments: Mapping[str, Operand]) -> Operand:
@@ -311,18 +323,6 @@ def _blank(_value: Tracked, sizes: _Sizes, node: torch.fx.Node, name: str) -> Te
     argument = node.args[0] if name == "self" else node.kwargs[name]
     assert isinstance(argument, torch.fx.Node)
     return torch.empty(sizes.shape(argument.meta["val"], node.name))
-
-
-def _refuse_attention(node: torch.fx.Node) -> None:
-    """Refuse an attention by its own name, rather than by the first operator inside that has no counterpart."""
-    for path, cls in (node.meta.get("nn_module_stack") or {}).values():
-        kind = cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
-        if kind.endswith((".MultiheadAttention", "projgen.pca.attention.Attention")):
-            raise UnsupportedError(
-                f"the attention {path or 'that is the model'!r} can't be compiled: there are no kernels for it",
-                "layers that can be; a model with attention can be compressed and saved as .onnx or .pt2",
-                f"module {path!r}",
-            )
 
 
 def _origin(node: torch.fx.Node, op: str) -> tuple[str, str]:

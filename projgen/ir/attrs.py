@@ -142,6 +142,16 @@ class Softmax:
 
 
 @dataclass(frozen=True, slots=True)
+class Attention:
+    """y[t, h] = sum_s softmax_s(scale q[t, h] . k[s, h]) v[s, h]. Inputs: q (T, H, D), k (S, H, D), v (S, H, E).
+
+    Output (T, H, E); every axis is static.
+    """
+
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class Pad:
     """Constant padding. Input: x; ``amounts`` holds (before, after) per axis."""
 
@@ -212,6 +222,7 @@ Attrs = (
     | AvgPool2d
     | MeanTime
     | Softmax
+    | Attention
     | Pad
     | Slice
     | Select

@@ -84,6 +84,22 @@ class SoftmaxNumerics:
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionNumerics:
+    """Distances of scores times ``score_multiplier`` are 1/1024 octaves; weights have 15 - ``drop`` bits.
+
+    ``value_multiplier`` takes means of the values, with 15 fraction bits, to the output; ``requant`` holds its shift.
+    """
+
+    query_zero_point: int
+    value_zero_point: int
+    score_multiplier: int
+    score_shift: int
+    drop: int
+    value_multiplier: int
+    requant: Requant
+
+
+@dataclass(frozen=True, slots=True)
 class PadNumerics:
     """The integer that fills the borders."""
 
@@ -138,6 +154,7 @@ Numerics = (
     | PoolNumerics
     | MeanTimeNumerics
     | SoftmaxNumerics
+    | AttentionNumerics
     | PadNumerics
     | LstmNumerics
     | GruNumerics

@@ -15,6 +15,7 @@ _FAMILIES = (
     "elementwise",
     "pool",
     "softmax",
+    "attention",
     "shape",
     "recurrent",
     "neon",

@@ -17,6 +17,7 @@ _FAMILIES = (
     "elementwise",
     "pool",
     "softmax",
+    "attention",
     "shape",
 )
 

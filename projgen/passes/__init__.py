@@ -17,6 +17,7 @@ from projgen.passes import (
     remove_dead,
     restore_time,
     simplify_views,
+    split_linear,
 )
 from projgen.passes.record import Condition, Pass, Step
 
@@ -33,6 +34,7 @@ PIPELINE: tuple[Step, ...] = (
     Step(fold_pad.PASS, "before the affine folds: a shift may only pass into a layer that does not pad"),
     Step(fold_affine.PASS, "before activations are fused: nothing folds into a layer behind its activation"),
     Step(fold_pad.PASS, "again: a scale and shift that parted padding from its convolution is gone"),
+    Step(split_linear.PASS, "after the folds, which want one reader; before the Reshapes that it leaves are merged"),
     Step(simplify_views.PASS, "scale and shift on vectors and sequences became maps between Reshapes"),
     Step(fuse_activation.PASS, "now that each layer is final and stands next to its activation"),
     Step(absorb_layout.PASS, "after the sinking: flattened maps meet the layers that read them"),

@@ -115,10 +115,9 @@ def find_latents(graph: Graph) -> list[Latent]:
     found: list[Latent] = []
     for node in graph.nodes:
         if node.output in low_rank:
-            (reader,) = graph.readers(node.output)
             before = tuple(Use(node.name, role, 0) for role in ("w", "b") if role in node.inputs)
-            after = Use(reader.name, "w", graph.data(reader, "w").ndim - 1)
-            found.append(Latent(node.output, "", node.source or node.name, before, (after,)))
+            after = tuple(Use(r.name, "w", graph.data(r, "w").ndim - 1) for r in graph.readers(node.output))
+            found.append(Latent(node.output, "", node.source or node.name, before, after))
         if isinstance(node.attrs, Lstm | Gru):
             found += _inside(node)
     return found

@@ -15,7 +15,7 @@ def find_low_rank(graph: Graph) -> frozenset[str]:
     """Names of the values between the factors of a product of matrices.
 
     Such a value is made by a linear layer or convolution (transposed or not) without activation and groups, has one
-    reader, which is of the same kind, is no output, and is narrower than the input of a linear pair (it may be wider
+    reader, which is of the same kind (or several linear layers: the parts of one), is no output, and is narrower than the input of a linear pair (it may be wider
     than the output: an RNN's projector that the layer after it shares), than the input of a 1x1 convolution before it,
     or than the output of one after it (the two inner edges of 1x1 -> kxk -> 1x1). Its maker has no bias but zeros;
     only a kxk convolution may have one, as the middle of a projected convolution keeps the layer's bias. It also stands
@@ -36,10 +36,12 @@ def low_rank_types(graph: Graph, stats: Mapping[str, Stats]) -> dict[str, Tensor
 
 def _is_factor(graph: Graph, node: Node) -> bool:
     readers = graph.readers(node.output)
-    if len(readers) != 1 or graph.is_output(node.output):
+    if not readers or graph.is_output(node.output):
         return False
     reader = readers[0]
-    if node.op == "conv2d_residual" or reader.inputs.get("x") != node.output:
+    if node.op == "conv2d_residual" or any(r.inputs.get("x") != node.output for r in readers):
+        return False
+    if len(readers) > 1 and not all(isinstance(n.attrs, Linear) for n in (node, *readers)):
         return False
     match node.attrs, reader.attrs:
         case Linear(activation="none"), Linear():

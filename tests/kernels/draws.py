@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from projgen.ir.attrs import AvgPool2d, Concat, Conv2d, ConvTranspose2d, MaxPool2d, Pad, Slice, Transpose
 from projgen.ir.graph import Node
 from projgen.ir.types import TIME, DType, Quant
-from projgen.ops import conv, conv_transpose, elementwise, linear, pool, shape
+from projgen.ops import attention, conv, conv_transpose, elementwise, linear, pool, shape
 from projgen.ops.common import int8_type, one_node
 from projgen.ops.record import Sample
 
@@ -171,8 +171,32 @@ def moves(draw: Draw) -> Sample:
             return one_node(name, node, {**types, "y": shape.infer_concat(Concat(axis), types)}, {})
 
 
+@st.composite
+def attentions(draw: Draw) -> Sample:
+    scale = st.floats(0.001, 0.5)
+    return attention.sample(
+        _name(draw),
+        draw(st.integers(1, 40)),
+        draw(st.integers(1, 8)),
+        draw(st.integers(1, 33)),
+        keys=draw(st.integers(1, 40)),
+        width=draw(st.integers(1, 33)),
+        scales=(draw(scale), draw(scale), draw(scale)),
+        zeros=(draw(ZERO), draw(ZERO), draw(ZERO)),
+        y=Quant(draw(scale), draw(ZERO)),
+    )
+
+
 ALL = st.one_of(
-    linears(60, 9), convs(), transposed_convs(), depthwise(), pools(), means(), sums_and_products(), moves()
+    linears(60, 9),
+    convs(),
+    transposed_convs(),
+    depthwise(),
+    pools(),
+    means(),
+    sums_and_products(),
+    attentions(),
+    moves(),
 )
 
 

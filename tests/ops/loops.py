@@ -180,6 +180,39 @@ def softmax(node: Node, a: Mapping[str, Array]) -> Element:
     return element
 
 
+def attention(node: Node, a: Mapping[str, Array]) -> Element:
+    n = node.numerics
+    q, k, v = (a[role].tolist() for role in ("q", "k", "v"))
+
+    @cache
+    def row(t: int, h: int) -> tuple[list[int], int, int, int]:
+        query = [x - n.query_zero_point for x in q[t][h]]
+        acc = [sum(x * y for x, y in zip(query, key[h], strict=True)) for key in k]
+        assert all(-(2**31) <= value < 2**31 for value in acc)
+        weights = []
+        for value in acc:
+            distance = min(max(acc) - value, (2**31 - 1) >> n.score_shift)
+            steps = rq(distance, n.score_multiplier, n.score_shift)
+            octaves, rest = divmod(steps, 1024)
+            coarse = int(32767 * 2.0 ** -(rest // 32 / 32) + 0.5)
+            fine = int(32768 * 2.0 ** -(rest % 32 / 1024) + 0.5)
+            shift = 15 + n.drop + octaves
+            weights.append((coarse * fine + 2 ** (shift - 1)) // 2**shift if shift <= 30 else 0)
+        total = sum(weights)
+        assert 2**11 < total < 2**23
+        up = 0
+        while total * 2**up < 2**22:
+            up += 1
+        return weights, total, up, 2**47 // (total * 2**up)
+
+    def element(i: tuple[int, ...]) -> int:
+        weights, total, up, reciprocal = row(i[0], i[1])
+        mean = sum(e * value[i[1]][i[2]] for e, value in zip(weights, v, strict=True)) - n.value_zero_point * total
+        return finish(rq(mean * 2**up, reciprocal, 0), n.value_multiplier, n.requant)
+
+    return element
+
+
 def pad(node: Node, a: Mapping[str, Array]) -> Element:
     def element(i: tuple[int, ...]) -> int:
         at = tuple(k - before for k, (before, _) in zip(i, node.attrs.amounts, strict=True))
@@ -248,6 +281,7 @@ _RULES: dict[str, Callable[[Node, Mapping[str, Array]], Element]] = {
     "avg_pool2d": avg_pool2d,
     "mean_time": mean_time,
     "softmax": softmax,
+    "attention": attention,
     "pad": pad,
     "slice": slice_,
     "select": select,

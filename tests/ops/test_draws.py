@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from projgen.ir.attrs import AvgPool2d, Conv2d, MaxPool2d
 from projgen.ir.types import DType, Quant
-from projgen.ops import conv, elementwise, linear, pool
+from projgen.ops import attention, conv, elementwise, linear, pool
 from projgen.ops.common import int8_type
 from projgen.ops.softmax import _sample as softmax_sample
 from tests.kernels.draws import transposed_convs
@@ -129,3 +129,27 @@ def test_sum_and_product(data: st.DataObject) -> None:
 @given(st.integers(1, 400), st.floats(1e-4, 3.0), ZERO)
 def test_softmax(n: int, scale: float, zero: int) -> None:
     check(softmax_sample(f"softmax_{n}_{scale}_{zero}", int8_type((n,), scale, zero)))
+
+
+@QUICK
+@given(st.data())
+def test_attention(data: st.DataObject) -> None:
+    queries, keys = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    heads, features, width = data.draw(st.integers(1, 8)), data.draw(st.integers(1, 33)), data.draw(st.integers(1, 33))
+    while queries * keys * heads * (features + width) > 60_000:  # the loops are slow
+        queries, heads = -(-queries // 2), -(-heads // 2)
+    scale = st.floats(0.001, 0.3)
+    s_v = data.draw(scale)
+    sample = attention.sample(
+        name(data.draw),
+        queries,
+        heads,
+        features,
+        keys=keys,
+        width=width,
+        scales=(data.draw(scale), data.draw(scale), s_v),
+        zeros=(data.draw(ZERO), data.draw(ZERO), data.draw(ZERO)),
+        y=Quant(s_v / data.draw(st.sampled_from([0.4, 1.0, 3.0, 8.0])), data.draw(ZERO)),
+        scale=data.draw(st.sampled_from([0.0, 0.7])),
+    )
+    check(sample)

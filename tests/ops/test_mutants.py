@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from projgen import ops
-from projgen.ops import conv, conv_residual, conv_transpose, elementwise, linear, pool, shape, softmax
+from projgen.ops import attention, conv, conv_residual, conv_transpose, elementwise, linear, pool, shape, softmax
 from projgen.quant import fixed
 from tests.ops.checks import check
 
@@ -68,6 +68,14 @@ def no_rounding_softmax(_node: Any, args: Any) -> Any:
 def first_as_largest_softmax(node: Any, args: Any) -> Any:
     x = args["x"].astype(np.int64)
     return softmax.integer(node, {**args, "x": np.minimum(x, x[..., :1])})
+
+
+def attention_of(**changed: int) -> Callable[[Any, Any], Any]:
+    return lambda node, args: attention.integer(replace(node, numerics=replace(node.numerics, **changed)), args)
+
+
+def attention_with_keys_as_queries(node: Any, args: Any) -> Any:
+    return attention.integer(node, {**args, "v": args["v"][:, ::-1]})
 
 
 def lut_from_127(_node: Any, args: Any) -> Any:
@@ -147,6 +155,13 @@ MUTANTS: dict[str, tuple[str, str, Any]] = {
     "mean: fraction dropped": ("mean_time", "integer", mean_without_fraction),
     "softmax: S not added": ("softmax", "integer", no_rounding_softmax),
     "softmax: wrong largest": ("softmax", "integer", first_as_largest_softmax),
+    "attention: zero point of the queries": ("attention", "integer", attention_of(query_zero_point=0)),
+    "attention: zero point of the values": ("attention", "integer", attention_of(value_zero_point=0)),
+    "attention: no pre-shift of the scores": ("attention", "integer", attention_of(score_shift=0)),
+    "attention: weights of 14 bits": ("attention", "integer", attention_of(drop=1)),
+    "attention: values in another order": ("attention", "integer", attention_with_keys_as_queries),
+    "attention: rounding": ("attention", "projgen.ops.attention.requantise", rounded(2**30)),
+    "attention: a coarser power of two": ("attention", "projgen.ops.attention.FINE", np.full(32, 32768)),
     "lut: offset": ("lut", "integer", lut_from_127),
     "add: zero point of b": ("add", "integer", add_without_zero),
     "add: rounding": ("add", "projgen.ops.elementwise.requantise", rounded(0)),

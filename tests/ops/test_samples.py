@@ -14,6 +14,7 @@ from projgen.ops.record import OpDef, Sample
 from tests.ops.checks import check, records, samples
 
 SAMPLES = samples()
+MULTIPLYING = ("linear", "conv2d", "conv2d_residual", "conv_transpose2d", "attention")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: s.name)
@@ -31,7 +32,7 @@ def test_shape_rule_and_proof(sample: Sample) -> None:
     assert isinstance(node.attrs, op.attrs)
     assert graph.stage is Stage.QUANTISED
     cost = op.cost(node.attrs, types, graph.type(node.output))
-    assert (cost.macs > 0) == (node.op in ("linear", "conv2d", "conv2d_residual", "conv_transpose2d"))
+    assert (cost.macs > 0) == (node.op in MULTIPLYING)
     if op.prove is not None:
         op.prove(graph, node)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from projgen.importers.torch import dense, pointwise, pooling, recurrent, shapes
+from projgen.importers.torch import attention, dense, pointwise, pooling, recurrent, shapes
 from projgen.importers.torch.context import Handler
 
 HANDLERS: dict[str, Handler] = {
@@ -11,4 +11,5 @@ HANDLERS: dict[str, Handler] = {
     **pointwise.HANDLERS,
     **pooling.HANDLERS,
     **shapes.HANDLERS,
+    **attention.HANDLERS,
 }

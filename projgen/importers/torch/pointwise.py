@@ -150,9 +150,9 @@ def identity(_imp: Importer, call: Call) -> Operand:
     return call.activation("input" if "input" in call.args else "self")
 
 
-_IDENTITIES = (
+IDENTITIES = tuple(
     "alias alpha_dropout clone contiguous detach dropout feature_alpha_dropout feature_dropout identity"
-    " lift_fresh_copy to _to_copy"
+    " lift_fresh_copy to _to_copy".split()
 )
 
 HANDLERS: dict[str, Handler] = {
@@ -166,5 +166,5 @@ HANDLERS: dict[str, Handler] = {
     "neg": neg,
     "softmax": softmax,
     "_softmax": softmax,
-    **dict.fromkeys(_IDENTITIES.split(), identity),
+    **dict.fromkeys(IDENTITIES, identity),
 }

@@ -11,6 +11,7 @@ import torch
 from projgen.importers.torch.context import RESHAPES, Call, Handler, Importer, Operand, Refused, Stack, Tracked
 from projgen.ir import attrs as ir
 
+PERMUTATIONS = ("permute", "transpose", "t", "mT", "numpy_T", "swapaxes", "swapdims", "movedim")
 _WHOLE_BATCH = "the batch as an axis of its own"
 
 
@@ -36,8 +37,18 @@ def raise_rank(imp: Importer, call: Call, t: Tracked, rank: int) -> Tracked:
 
 def reshape(imp: Importer, call: Call) -> Operand:
     """view, reshape, flatten, squeeze, unsqueeze, unflatten: the call's result shape says it all."""
-    x = call.activation("self")
-    return _only_units(imp, call, x, call.shape) or _reshape(imp, call, x, call.shape)
+    return reshaped(imp, call, call.activation("self"), call.shape)
+
+
+def reshaped(imp: Importer, call: Call, x: Tracked, shape: Sequence[int]) -> Tracked:
+    """The activation in another torch shape that has the batch as an axis."""
+    return _only_units(imp, call, x, shape) or _reshape(imp, call, x, shape)
+
+
+def keeps_batch(imp: Importer, x: Tracked, shape: Sequence[int]) -> bool:
+    """Whether a torch shape has the batch as an axis of its own, where the activation's elements have it."""
+    ahead = math.prod(imp.torch_shape(x)[: x.batch])
+    return any(size == imp.batch and math.prod(shape[:axis]) == ahead for axis, size in enumerate(shape))
 
 
 def _only_units(imp: Importer, call: Call, x: Tracked, shape: Sequence[int]) -> Tracked | None:
@@ -67,18 +78,35 @@ def _reshape(imp: Importer, call: Call, x: Tracked, shape: Sequence[int]) -> Tra
 def permute(_imp: Importer, call: Call) -> Operand:
     """Permutations only change which torch axis each IR axis holds."""
     x = call.activation("self")
+    return permuted(x, new_places(call, x.rank))
+
+
+def permuted(x: Tracked, dims: Sequence[int]) -> Tracked:
+    """The activation with torch axis ``dims[i]`` as axis i."""
+    return Tracked(x.value, tuple(dims.index(axis) for axis in x.order), dims.index(x.batch))
+
+
+def swapped(x: Tracked, first: int, second: int) -> Tracked:
+    """The activation with two torch axes exchanged."""
     dims = list(range(x.rank))
+    dims[first], dims[second] = second, first
+    return permuted(x, dims)
+
+
+def new_places(call: Call, rank: int) -> list[int]:
+    """Which axis of its input stands at each place of a permutation's result."""
+    dims = list(range(rank))
     if call.op == "permute":
-        dims = [d % x.rank for d in call.pair("dims", 1)]
+        dims = [d % rank for d in call.pair("dims", 1)]
     elif call.op == "movedim":
-        source, target = call.axis("source", x.rank), call.axis("destination", x.rank)
+        source, target = call.axis("source", rank), call.axis("destination", rank)
         dims.insert(target, dims.pop(source))
     elif call.op == "numpy_T":
         dims.reverse()
     else:
         first, second = (-1, -2) if call.op in {"t", "mT"} else (call.args[n] for n in _PAIR_NAMES[call.op])
         dims[first], dims[second] = dims[second], dims[first]
-    return Tracked(x.value, tuple(dims.index(axis) for axis in x.order), dims.index(x.batch))
+    return dims
 
 
 _PAIR_NAMES = {"transpose": ("dim0", "dim1"), "swapaxes": ("axis0", "axis1"), "swapdims": ("dim0", "dim1")}
@@ -235,7 +263,7 @@ def expand(imp: Importer, call: Call) -> Operand:
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(RESHAPES, reshape),
-    **dict.fromkeys(("permute", "transpose", "t", "mT", "numpy_T", "swapaxes", "swapdims", "movedim"), permute),
+    **dict.fromkeys(PERMUTATIONS, permute),
     "select": select,
     **dict.fromkeys(("slice", "narrow"), slice_),
     **dict.fromkeys(("index", "index_select"), index),
