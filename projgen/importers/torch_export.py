@@ -216,6 +216,12 @@ def _bind_outputs(importer: Importer, program: ExportedProgram) -> None:
         value = importer.materialise(call, importer.env[node]) if call is not None else node
         if isinstance(value, Refused):
             raise UnsupportedError(f"output {number}: {value.what}", value.allowed, "the model's outputs")
+        if isinstance(value, Merged | Scores):
+            raise UnsupportedError(
+                f"output {number} has the batch merged with another axis, or holds the scores or weights of attention",
+                "the batch as axis 0 of its own, and what attention attends to as its only result",
+                "the model's outputs",
+            )
         if not isinstance(value, Tracked) or importer.is_input(value.value):
             raise UnsupportedError(
                 f"output {number} is a constant or an input", "outputs that are computed", "the model's outputs"

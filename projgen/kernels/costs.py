@@ -8,6 +8,11 @@ from projgen.targets import Target
 _SMALL = frozenset({"cortex-m0", "cortex-m0plus"})
 
 
+def is_small(target: Target) -> bool:
+    """Whether the target is an Armv6-M core."""
+    return target.cpu in _SMALL
+
+
 def matrix(target: Target, macs: int, outputs: int) -> float:
     """Dot products of contiguous vectors, four outputs at a time, and their requantisation."""
     per_mac, per_output = (5.0, 54.0) if target.cpu in _SMALL else (2.75, 24.0)

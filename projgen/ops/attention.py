@@ -91,7 +91,9 @@ def attention_numerics(node: Node) -> AttentionNumerics:
     return node.numerics
 
 
-def numerics_of(name: str, attrs: Attention, q: TensorType, k: TensorType, v: TensorType, y: TensorType) -> AttentionNumerics:
+def numerics_of(
+    name: str, attrs: Attention, q: TensorType, k: TensorType, v: TensorType, y: TensorType
+) -> AttentionNumerics:
     """The integer side, from the types of the operands and the output."""
     s_q, s_k, s_v, s_y = (need_quant(t) for t in (q, k, v, y))
     factor = s_q.scale * s_k.scale * attrs.scale * OCTAVE / np.log(2.0)
@@ -128,8 +130,8 @@ def prove(graph: Graph, node: Node) -> None:
     shift = attention_numerics(node).requant.shift
     if (255 * 2**15 + 1) << shift >= ACCUMULATOR_LIMIT:
         raise UnsupportedError(
-            f"attention {node.name!r}: its output's scale is so much finer than its values' that it could overflow int32",
-            "a pre-shift of at most 7",
+            f"attention {node.name!r}: its output's scale is so much finer than its values' that sums could overflow",
+            "a pre-shift of at most 8",
             "the calibration data, which must drive this layer's output away from 0",
         )
 

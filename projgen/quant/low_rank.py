@@ -15,9 +15,10 @@ def find_low_rank(graph: Graph) -> frozenset[str]:
     """Names of the values between the factors of a product of matrices.
 
     Such a value is made by a linear layer or convolution (transposed or not) without activation and groups, has one
-    reader, which is of the same kind (or several linear layers: the parts of one), is no output, and is narrower than the input of a linear pair (it may be wider
-    than the output: an RNN's projector that the layer after it shares), than the input of a 1x1 convolution before it,
-    or than the output of one after it (the two inner edges of 1x1 -> kxk -> 1x1). Its maker has no bias but zeros;
+    reader, which is of the same kind (or several linear layers: the parts of one), is no output, and is narrower than
+    the input of a linear pair (it may be wider than the output: an RNN's projector that the layer after it shares),
+    than the input of a 1x1 convolution before it, or than the output of one after it (the two inner edges of
+    1x1 -> kxk -> 1x1). Its maker has no bias but zeros;
     only a kxk convolution may have one, as the middle of a projected convolution keeps the layer's bias. It also stands
     between the rows and the columns of a separable kernel (kx1 -> 1xk), if it has fewer channels than each row of the
     first has weights and than the second has outputs times k.

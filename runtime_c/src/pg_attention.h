@@ -33,10 +33,14 @@ typedef struct {
 } pg_attention_params;
 
 /* round(32767 2^(-i / 32)) and round(32768 2^(-i / 1024)), i = 0 .. 31 */
-static const uint16_t pg_exp2_coarse[32] = {
-    32767, 32065, 31378, 30705, 30047, 29404, 28774, 28157, 27554, 26963, 26385, 25820, 25267, 24725, 24196, 23677, 23170, 22673, 22187, 21712, 21247, 20791, 20346, 19910, 19483, 19066, 18657, 18258, 17866, 17483, 17109, 16742};
-static const uint16_t pg_exp2_fine[32] = {
-    32768, 32746, 32724, 32702, 32679, 32657, 32635, 32613, 32591, 32569, 32547, 32525, 32503, 32481, 32459, 32437, 32415, 32393, 32371, 32349, 32327, 32306, 32284, 32262, 32240, 32218, 32196, 32175, 32153, 32131, 32109, 32088};
+static const uint16_t pg_exp2_coarse[32] = {32767, 32065, 31378, 30705, 30047, 29404, 28774, 28157,
+                                            27554, 26963, 26385, 25820, 25267, 24725, 24196, 23677,
+                                            23170, 22673, 22187, 21712, 21247, 20791, 20346, 19910,
+                                            19483, 19066, 18657, 18258, 17866, 17483, 17109, 16742};
+static const uint16_t pg_exp2_fine[32] = {32768, 32746, 32724, 32702, 32679, 32657, 32635, 32613,
+                                          32591, 32569, 32547, 32525, 32503, 32481, 32459, 32437,
+                                          32415, 32393, 32371, 32349, 32327, 32306, 32284, 32262,
+                                          32240, 32218, 32196, 32175, 32153, 32131, 32109, 32088};
 
 /* 2^(-n / 1024) as a Q15 number >> drop, to nearest: 0 .. 32767; n >= 0. */
 PG_INLINE int32_t pg_exp2_weight(int32_t n, int32_t drop) {
@@ -48,9 +52,10 @@ PG_INLINE int32_t pg_exp2_weight(int32_t n, int32_t drop) {
     return (product + ((int32_t)1 << (shift - 1))) >> shift;
 }
 
-/* acc[j] = sum_d (q[d] - zero) k[j][d], keys `step` elements apart, four of them at a time. Returns the largest. */
-PG_INLINE int32_t pg_attention_scores(const int8_t *q, int32_t zero, const int8_t *k, int32_t step, int32_t depth,
-                                      int32_t keys, int32_t *acc) {
+/* acc[j] = sum_d (q[d] - zero) k[j][d], keys `step` elements apart, four of them at a time. Returns the
+ * largest. */
+PG_INLINE int32_t pg_attention_scores(const int8_t *q, int32_t zero, const int8_t *k, int32_t step,
+                                      int32_t depth, int32_t keys, int32_t *acc) {
     int32_t largest = INT32_MIN;
     int32_t j = 0;
     for (; j + 4 <= keys; j += 4) {
@@ -134,8 +139,8 @@ PG_INLINE int32_t pg_attention_reciprocal(int32_t sum, int32_t *up) {
 }
 
 /* The weighted mean of values `step` elements apart, four features at a time. */
-PG_INLINE void pg_attention_values(const pg_attention_params *p, const int32_t *row, int32_t sum, const int8_t *v,
-                                   int32_t step, int8_t *y) {
+PG_INLINE void pg_attention_values(const pg_attention_params *p, const int32_t *row, int32_t sum,
+                                   const int8_t *v, int32_t step, int8_t *y) {
     int32_t up;
     const int32_t reciprocal = pg_attention_reciprocal(sum, &up);
     const int32_t zeros = p->value_zero * sum;
@@ -172,8 +177,8 @@ PG_INLINE void pg_attention_values(const pg_attention_params *p, const int32_t *
     }
 }
 
-PG_KERNEL void pg_attention(const pg_attention_params *p, const int8_t *q, const int8_t *k, const int8_t *v, int8_t *y,
-                            void *scratch) {
+PG_KERNEL void pg_attention(const pg_attention_params *p, const int8_t *q, const int8_t *k, const int8_t *v,
+                            int8_t *y, void *scratch) {
     int32_t *row = (int32_t *)scratch;
     const int32_t heads = p->heads;
     const int32_t depth = p->depth;

@@ -14,7 +14,7 @@ from projgen.harness.counting import count_image
 from projgen.harness.records import Record
 from projgen.ir.attrs import AvgPool2d, Conv2d, Gru, Lstm, MaxPool2d
 from projgen.ir.types import DType, Quant
-from projgen.ops import conv, conv_residual, elementwise, linear, pool
+from projgen.ops import attention, conv, conv_residual, elementwise, linear, pool
 from projgen.ops.common import int8_type
 from projgen.ops.record import Sample
 from projgen.ops.recurrent_samples import Case, sample
@@ -92,6 +92,9 @@ def drawn(seed: int) -> Iterator[Sample]:
         types = (int8_type(size, 0.05, 3), int8_type(size, 0.04, -3))
         yield elementwise.binary_sample(f"{tag} {op}", op, *types, Quant(0.08, 1))
     yield linear.sample(f"{tag} fully connected of int16", r(9, 200), r(5, 60), x=DType.INT16)
+    yield attention.sample(f"{tag} attention", r(8, 40), r(1, 4), r(3, 16))
+    sizes = {"keys": r(9, 40), "width": r(3, 16)}
+    yield attention.sample(f"{tag} attention to other steps", r(3, 20), r(1, 4), r(3, 16), **sizes)
 
 
 def predictions(target: str, samples: Sequence[Sample]) -> list[Prediction]:

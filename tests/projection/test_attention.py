@@ -200,11 +200,3 @@ def test_an_attention_without_projected_layers_stays_what_it_was(encoder: tuple[
     assert type(mixed.encoder.layers[1].self_attn) is nn.MultiheadAttention
     with torch.no_grad():
         assert bool(torch.isfinite(mixed(x)).all())
-
-
-def test_c_is_refused_by_name(encoder: tuple[Encoder, Tensor]) -> None:
-    model, x = encoder
-    small, _ = projgen.compress(model, x, ranks={"*in_proj": 4}, verbosity="off")
-    for net in (model, small):
-        with pytest.raises(UnsupportedError, match=r"the attention 'encoder\.layers\.0\.self_attn' can't be compiled"):
-            projgen.quantize(net, x)

@@ -55,7 +55,9 @@ def attention(imp: Importer, call: Call) -> Operand:
     if call.args["attn_mask"] is not None:
         _check_mask(call, call.args["attn_mask"])
     if call.args["enable_gqa"]:
-        raise call.refused("attention with fewer heads of keys than of queries (enable_gqa)", "as many heads everywhere")
+        raise call.refused(
+            "attention with fewer heads of keys than of queries (enable_gqa)", "as many heads everywhere"
+        )
     q, k, v = (call.activation(name) for name in ("query", "key", "value"))
     given = call.args["scale"]
     scale = imp.torch_shape(q)[-1] ** -0.5 if given is None else float(given)
@@ -74,19 +76,20 @@ def _check_mask(call: Call, mask: Operand) -> None:
 
 
 def _emit(imp: Importer, call: Call, q: Tracked, k: Tracked, v: Tracked, scale: float) -> Tracked:
-    """The operator on q (..., T, D), k (..., S, D), v (..., S, E); axes in front: the batch, and at most one of heads."""
+    """The operator on q (..., T, D), k (..., S, D), v (..., S, E), behind the batch and at most one axis of heads."""
     if len({(x.rank, x.batch) for x in (q, k, v)}) != 1 or q.batch >= q.rank - 2:
-        raise call.refused("attention with queries, keys and values of different axes", "(batch, heads, time, features)")
+        raise call.refused(
+            "attention with queries, keys and values of different axes", "(batch, heads, time, features)"
+        )
     heads = [axis for axis in range(q.rank - 2) if axis != q.batch]
     if len(heads) > 1:
         raise call.refused(f"attention over {len(heads)} axes beside the batch", "one axis of heads")
     rows, features = q.rank - 2, q.rank - 1
     order = (rows, *heads, features)
     parts: dict[str, str] = {}
+    (q, by_q), (k, by_k) = _unscaled(imp, q), _unscaled(imp, k)
+    scale *= by_q * by_k
     for role, x in (("q", q), ("k", k), ("v", v)):
-        if role != "v":
-            x, factor = _unscaled(imp, x)
-            scale *= factor
         value = imp.ordered(call, x, order).value
         parts[role] = value if heads else imp.reshape(call, value, _with_heads(imp.shape(value)))
     out = imp.emit(call, "attention", ir.Attention(scale), parts)
@@ -111,7 +114,11 @@ def _unscaled(imp: Importer, x: Tracked) -> tuple[Tracked, float]:
 
 def product(imp: Importer, call: Call) -> Operand:
     """``bmm`` and ``matmul`` of two activations: queries times keys, or weights times values."""
-    left, right = call.args["self"], call.args["mat2" if call.op == "bmm" else "other"]
+    left, right = (call.args[name] for name in _OPERANDS[call.op])
+    if call.op == "baddbmm":
+        _check_mask(call, call.args["self"])
+        if call.args["alpha"] != 1:
+            raise call.refused("a product scaled by alpha", "alpha of 1")
     if not isinstance(left, Tracked | Merged | Scores) or not isinstance(right, Tracked | Merged):
         return dense.matmul(imp, call)
     b, counts = _whole(right)
@@ -128,6 +135,7 @@ def product(imp: Importer, call: Call) -> Operand:
     return Scores(a, keys, front, 1.0)
 
 
+_OPERANDS = {"bmm": ("self", "mat2"), "matmul": ("self", "other"), "baddbmm": ("batch1", "batch2")}
 _PATTERN = "an activation times a constant matrix; two activations only as softmax(scale q k^T) v, which is attention"
 
 
@@ -147,7 +155,7 @@ def wrapped(x: Tracked, counts: tuple[int, ...]) -> Tracked | Merged:
 def unbuilt(imp: Importer, call: Call) -> Operand:
     """A call with merged axes or with scores among its arguments."""
     given = [value for value in call.args.values() if isinstance(value, UNBUILT)]
-    if call.op in {"bmm", "matmul"}:
+    if call.op in _OPERANDS:
         return product(imp, call)
     scores = next((value for value in given if isinstance(value, Scores)), None)
     if scores is not None:
@@ -263,6 +271,5 @@ def _split(old: Sequence[int], new: Sequence[int], batch: int) -> list[tuple[int
 
 HANDLERS: dict[str, Handler] = {
     "scaled_dot_product_attention": attention,
-    "bmm": product,
-    "matmul": product,
+    **dict.fromkeys(_OPERANDS, product),
 }

@@ -150,9 +150,9 @@ def identity(_imp: Importer, call: Call) -> Operand:
     return call.activation("input" if "input" in call.args else "self")
 
 
-IDENTITIES = tuple(
-    "alias alpha_dropout clone contiguous detach dropout feature_alpha_dropout feature_dropout identity"
-    " lift_fresh_copy to _to_copy".split()
+IDENTITIES = (
+    *("alias", "clone", "contiguous", "detach", "identity", "lift_fresh_copy", "to", "_to_copy"),
+    *("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
 )
 
 HANDLERS: dict[str, Handler] = {

@@ -40,7 +40,7 @@ CANONICAL = {
     "joint": "lstm lstm concat select linear",
     "all_layers": "gru gru gru select select select reshape reshape reshape concat reshape",
     "functional": "conv2d unary max_pool2d slice slice unary add transpose reshape",
-    "positions": "linear slice slice reshape reshape concat select select unary mul slice linear",
+    "positions": "linear linear reshape reshape concat select select unary mul slice linear",
     "bidirectional": "gru gru concat gru gru concat select lstm lstm select select reshape reshape concat reshape "
     "concat linear",
     "branches": "conv2d conv2d max_pool2d avg_pool2d concat",
