@@ -200,12 +200,38 @@ def into_own_layer(graph: Graph, node: Node) -> Edit | None:
     return swap(node, made, constants=(w, bias))
 
 
+def into_attention(graph: Graph, node: Node) -> Edit | None:
+    """A product of queries or keys with one number: exporters scale them instead of the scores."""
+    if not isinstance(node.attrs, ir.Attention):
+        return None
+    for role in ("q", "k"):
+        value = node.inputs[role]
+        alone = list(node.inputs.values()).count(value) == 1
+        before = graph.producer(value)
+        while before is not None and isinstance(before.attrs, ir.Reshape | ir.Transpose):
+            alone = alone and sole_reader(graph, value) is not None
+            value = before.inputs["x"]
+            before = graph.producer(value)
+        form = affine(graph, before) if before is not None and alone else None
+        if before is None or form is None or before.op != "mul" or not form.uniform:
+            continue
+        if sole_reader(graph, value) is not None:
+            folded = replace(node, attrs=ir.Attention(node.attrs.scale * float(form.scale[0])))
+            if node.inputs[role] == value:
+                folded = replace(folded, inputs={**folded.inputs, role: source(before)})
+            return Edit(frozenset({before.name, node.name}), (folded,), redirect={value: source(before)})
+    return None
+
+
+_RULES = (merge_uniform, into_producer, into_reader, into_attention)
+
+
 def run(graph: Graph) -> Graph:
-    graph = exhaust(graph, (merge_uniform, into_producer, into_reader))
+    graph = exhaust(graph, _RULES)
     while (node := _unfolded(graph)) is not None:
         edit = into_own_layer(graph, node)
         assert edit is not None
-        graph = exhaust(apply(graph, node, edit), (merge_uniform, into_producer, into_reader))
+        graph = exhaust(apply(graph, node, edit), _RULES)
     return graph
 
 

@@ -194,3 +194,17 @@ def test_activations_in_a_row_are_one() -> None:
     before = m.graph(y)
     assert folded(before, fuse_activation.PASS) == ["conv2d"]
     assert run_pipeline(before).nodes[0].attrs.activation == "relu6"
+
+
+@pytest.mark.parametrize("role", ["q", "k", "v"])
+def test_scaled_queries_and_keys_scale_the_scores(role: str) -> None:
+    m = Maker(q=(3, 8), k=(5, 2, 4), v=(5, 2, 4))
+    parts = {"q": "q", "k": "k", "v": "v"}
+    parts[role] = m.node("scale", "mul", ir.Mul(), a=role, b=np.full((1,) * (2 if role == "q" else 3), 0.3))
+    parts["q"] = m.reshape("heads", parts["q"], 3, 2, 4)
+    graph = m.graph(m.node("attn", "attention", ir.Attention(0.5), **parts))
+    folded = fold_affine.run(graph)
+    assert same_meaning(graph, folded)
+    (node,) = (n for n in folded.nodes if isinstance(n.attrs, ir.Attention))
+    assert node.attrs.scale == pytest.approx(0.5 if role == "v" else 0.15)
+    assert ("mul" in [n.op for n in folded.nodes]) == (role == "v")

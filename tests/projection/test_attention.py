@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import projgen
-from projgen.errors import UnsupportedError
 from projgen.pca.counting import count_learnables
 
 

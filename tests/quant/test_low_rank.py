@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from projgen.ir.attrs import Activation, Conv2d, ConvTranspose2d, Linear
+from projgen.ir.attrs import Activation, Conv2d, ConvTranspose2d, Linear, Unary
 from projgen.ir.graph import Array, Graph, Value
 from projgen.ir.interpreter import run_float
 from projgen.ir.types import DType
@@ -89,7 +89,7 @@ def test_a_separable_kernel(middle: int, bias: float, found: set[str]) -> None:
     assert find_low_rank(net.graph("y")) == found
 
 
-def test_a_second_reader_or_an_output_keeps_int8() -> None:
+def test_a_reader_of_another_kind_or_an_output_keeps_int8() -> None:
     graph = pair(12, 4, 9)
     both = graph.with_(outputs=(*graph.outputs, type(graph.outputs[0])("z", "z", (0,))))
     assert find_low_rank(both) == set()
@@ -97,7 +97,9 @@ def test_a_second_reader_or_an_output_keeps_int8() -> None:
     net.add("linear", "z", Linear(), x="x", w=normal(4, 12))
     net.add("linear", "y", Linear(), x="z", w=normal(9, 4))
     net.add("linear", "u", Linear(), x="z", w=normal(9, 4, seed=5))
-    assert find_low_rank(net.graph("y", "u")) == set()
+    assert find_low_rank(net.graph("y", "u")) == {"z"}  # the parts of one layer
+    net.add("unary", "s", Unary("sigmoid"), x="z")
+    assert find_low_rank(net.graph("y", "u", "s")) == set()
 
 
 def test_13_bits_at_calibration_and_power_of_two_scales() -> None:

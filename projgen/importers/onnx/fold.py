@@ -77,6 +77,10 @@ def _divide(_: Call, arrays: list[Any]) -> Any:
     return np.divide(a, b)
 
 
+def _modulo(call: Call, arrays: list[Any]) -> Any:
+    return (np.fmod if call.attribute("fmod", 0) else np.mod)(*arrays)
+
+
 def _reduction(reduce: Callable[..., Any]) -> Fold:
     def fold(call: Call, arrays: list[Any]) -> Any:
         axes = _axes(call, arrays)
@@ -139,6 +143,7 @@ _FOLDS: dict[str, Fold] = {
     "Expand": _expand,
     "Gather": _gather,
     "Identity": lambda _, arrays: arrays[0],
+    "Mod": _modulo,
     "MatMul": _elementwise(np.matmul),
     "Mul": _elementwise(np.multiply),
     "Neg": _elementwise(np.negative),

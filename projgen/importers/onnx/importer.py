@@ -25,7 +25,7 @@ from projgen.importers.onnx.fold import fold
 from projgen.importers.onnx.ops import FUNCTIONS, OPERATORS, SUPPORTED
 from projgen.importers.onnx.ops.recurrent import DOMAIN
 from projgen.importers.onnx.reader import array_of, read_model
-from projgen.importers.onnx.sizes import new_symbol
+from projgen.importers.onnx.sizes import Size, new_symbol
 from projgen.importers.onnx.values import FLOATS, Activation, Const, Value
 from projgen.importers.spec import InputSpec, example_inputs, remember_inputs
 
@@ -74,6 +74,7 @@ class _Reader:
     def inputs(self, graph: ir.Graph) -> tuple[InputSpec, ...]:
         """Placeholders for the graph's inputs, and what to remember of them."""
         specs = []
+        batches: dict[int | None, Size] = {}
         for value in graph.inputs:
             if value.name in graph.initializers:
                 continue
@@ -93,6 +94,8 @@ class _Reader:
             if _is_time_first(value):
                 is_open[1] = True
             sizes = [new_symbol(size) if opened else size or 1 for size, opened in zip(baked, is_open, strict=True)]
+            if sizes and not _is_time_first(value):
+                sizes[0] = batches.setdefault(baked[0], sizes[0])  # one batch for all inputs
             dtype = FLOATS[value.dtype]
             self.values[value] = self.build.new_input(value.name or "input", sizes, dtype)
             shape = tuple(None if opened else size for size, opened in zip(baked, is_open, strict=True))

@@ -65,6 +65,18 @@ class View:
     def remove(self, axes: Sequence[int]) -> View:
         return replace(self, groups=tuple(g for axis, g in enumerate(self.groups) if axis not in axes))
 
+    def parted(self, last: int) -> View:
+        """With an axis for every part of the axes before the ``last`` ones."""
+        single = tuple((atom,) for group in self.groups[:-last] for atom in group)
+        return replace(self, groups=(*single, *self.groups[-last:]))
+
+    def merged(self, counts: Sequence[int]) -> View:
+        """The reverse of ``parted``: the first axes, so many at a time (0: one of size 1), merged."""
+        view = self
+        for axis, count_ in enumerate(counts):
+            view = view.merge(axis, axis + count_)
+        return view
+
     def merge(self, first: int, last: int) -> View:
         """Axes first..last-1 as one."""
         merged = tuple(atom for group in self.groups[first:last] for atom in group)
@@ -117,7 +129,7 @@ def _take(
             atom = atoms.pop(end)
             got = product(a.size for a in group)
             if not _fits(got * atom.size, wanted):
-                part = divide(wanted, got)
+                part = _quotient(wanted, got)
                 rest = None if part is None else divide(atom.size, part)
                 if part is None or rest is None:
                     return None
@@ -142,6 +154,14 @@ def _complete(group: list[Atom], wanted: Size, atoms: list[Atom], from_left: boo
         and isinstance(atoms[0].size, Symbolic)
         and same(atoms[0].size, 1)
     )
+
+
+def _quotient(wanted: Size, got: Size) -> Size | None:
+    """What is missing to a stated length, a baked batch among what is there already counted at its baked length."""
+    exact, known = divide(wanted, got), baked(got)
+    if exact is not None or isinstance(wanted, Symbolic) or not known or wanted % known:
+        return exact
+    return wanted // known
 
 
 def _fits(got: Size, wanted: Size) -> bool:

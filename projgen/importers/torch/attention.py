@@ -87,8 +87,6 @@ def _emit(imp: Importer, call: Call, q: Tracked, k: Tracked, v: Tracked, scale: 
     rows, features = q.rank - 2, q.rank - 1
     order = (rows, *heads, features)
     parts: dict[str, str] = {}
-    (q, by_q), (k, by_k) = _unscaled(imp, q), _unscaled(imp, k)
-    scale *= by_q * by_k
     for role, x in (("q", q), ("k", k), ("v", v)):
         value = imp.ordered(call, x, order).value
         parts[role] = value if heads else imp.reshape(call, value, _with_heads(imp.shape(value)))
@@ -103,15 +101,6 @@ def _with_heads(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], 1, shape[1])
 
 
-def _unscaled(imp: Importer, x: Tracked) -> tuple[Tracked, float]:
-    """What an activation is a number times of, and that number: exporters scale queries and keys, not scores."""
-    factor, source = 1.0, imp.scaled(x.value)
-    while source is not None:
-        x, factor = replace(x, value=source[0]), factor * source[1]
-        source = imp.scaled(x.value)
-    return x, factor
-
-
 def product(imp: Importer, call: Call) -> Operand:
     """``bmm`` and ``matmul`` of two activations: queries times keys, or weights times values."""
     left, right = (call.args[name] for name in _OPERANDS[call.op])
@@ -119,8 +108,10 @@ def product(imp: Importer, call: Call) -> Operand:
         _check_mask(call, call.args["self"])
         if call.args["alpha"] != 1:
             raise call.refused("a product scaled by alpha", "alpha of 1")
-    if not isinstance(left, Tracked | Merged | Scores) or not isinstance(right, Tracked | Merged):
+    if call.op == "matmul" and not isinstance(right, UNBUILT) and not call.is_activation("other"):
         return dense.matmul(imp, call)
+    if not isinstance(left, Tracked | Merged | Scores) or not isinstance(right, Tracked | Merged):
+        raise call.refused("a product of this form", _PATTERN)
     b, counts = _whole(right)
     if isinstance(left, Scores):
         if not left.normalised:

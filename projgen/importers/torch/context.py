@@ -203,14 +203,6 @@ class Importer:
         self._nodes.append(Node(name, op, names, name, attrs, call.source))
         return name
 
-    def scaled(self, value: str) -> tuple[str, float] | None:
-        """The source and the factor of a value that is another one times a number, else None."""
-        node = next((n for n in self._nodes if n.output == value and n.op == "mul"), None)
-        factor = self._values[node.inputs["b"]].data if node is not None else None
-        return (
-            (node.inputs["a"], float(factor.reshape(()))) if node and factor is not None and factor.size == 1 else None
-        )
-
     def reshape(self, call: Call, value: str, shape: Sequence[int]) -> str:
         """The value under another shape; nothing is emitted when it has that shape."""
         if self.shape(value) == tuple(shape):

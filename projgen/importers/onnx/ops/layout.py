@@ -207,6 +207,31 @@ def _slice(build: Build, call: Call) -> Sequence[Value]:
     return [build.activation(node, shape, x.dtype)]
 
 
+def _split(build: Build, call: Call) -> Sequence[Value]:
+    x = call.given(0)
+    if not isinstance(x, Activation | Const):
+        raise call.refusal("of a value that is computed from axis lengths")
+    axis = call.axis(call.attribute("axis", 0), len(x.shape))
+    size = x.shape[axis]
+    if isinstance(size, Symbolic):
+        raise call.refusal("along an axis whose length is open, such as the batch")
+    pieces = call.static(1, "split", "pieces")
+    if pieces is None:
+        each = -(-size // len(call.used))
+        pieces = [min(each, size - start) for start in range(0, size, each)]
+    if sum(pieces) != size or min(pieces) < 1 or len(pieces) != len(call.used):
+        raise call.fault(f"pieces of {pieces} of an axis of {size}")
+    if isinstance(x, Const):
+        return [Const(part) for part in np.split(x.array, np.cumsum(pieces)[:-1], axis)]
+    nodes = build.call(torch.split, build.real(x), tuple(pieces), axis)
+    return [
+        build.activation(
+            build.call(operator.getitem, nodes, number), (*x.shape[:axis], piece, *x.shape[axis + 1 :]), x.dtype
+        )
+        for number, piece in enumerate(pieces)
+    ]
+
+
 def _range(call: Call, size: Size, start: int, end: Size, step: int) -> tuple[slice, Size]:
     """A slice of an axis of this length, and how long the result is."""
     if step < 1:
@@ -302,6 +327,7 @@ OPERATORS: dict[str, Handler] = {
     "Reshape": _reshape,
     "Shape": _shape,
     "Slice": _slice,
+    "Split": _split,
     "Squeeze": _squeeze,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

@@ -58,25 +58,41 @@ def _gemm(build: Build, call: Call) -> Sequence[Value]:
     node = _apply(build, call, x, linear_layer(weight, bias), call.sharing)
     if alpha == 1.0:
         build.tie(node, source, turned=not call.attribute("transB", 0))
-    return [build.activation(node, (x.shape[0], weight.shape[0]), x.dtype)]
+    return [_output(build, node, x, weight.shape[0])]
 
 
 def _matmul(build: Build, call: Call) -> Sequence[Value]:
+    left, right = call.given(0), call.given(1)
+    if isinstance(left, Activation) and isinstance(right, Activation):
+        return [_product(build, call, left, right)]
     if not isinstance(call.given(0), Activation):
         raise call.refusal("its left operand is constant; only data times a constant matrix is a layer")
     x = call.activation(0)
     source = call.needed(1, "right operand's elements")
     if source.array.ndim != 2:
         raise call.refusal(f"its right operand has {source.array.ndim} axes; a constant matrix is needed")
-    outputs = (*x.shape[:-1], source.shape[1])
     projector = next((q for q in build.projectors if np.array_equal(q.detach().numpy(), source.array)), None)
     if projector is not None:
         shared = SharedProjector(*projector.shape, dtype=projector.dtype)
         shared.weight = projector
-        return [build.activation(_apply(build, call, x, shared), outputs, x.dtype)]
+        return [_output(build, _apply(build, call, x, shared), x, source.shape[1])]
     node = _apply(build, call, x, linear_layer(source.array.T, None))
     build.tie(node, source, turned=True)
-    return [build.activation(node, outputs, x.dtype)]
+    return [_output(build, node, x, source.shape[1])]
+
+
+def _product(build: Build, call: Call, a: Activation, b: Activation) -> Activation:
+    """The product of two tensors of the data, as attention has it: axes in front that exporters merge stay apart."""
+    front = a.view.groups[:-2]
+    sizes = [[atom.size for atom in group] for group in front]
+    if min(a.rank, b.rank) < 3 or [[atom.size for atom in group] for group in b.view.groups[:-2]] != sizes:
+        raise call.refusal("two tensors of the data whose axes before the last two differ")
+    if a.shape[-1] != b.shape[-2]:
+        raise call.fault(f"its inputs have the shapes {tuple(a.shape)} and {tuple(b.shape)}")
+    left, right = (build.real(Activation(x.view.parted(2), x.dtype)) for x in (a, b))
+    shape = [*(size for group in sizes for size in group), a.shape[-2], b.shape[-1]]
+    made = build.activation(build.call(torch.matmul, left, right), shape, a.dtype)
+    return Activation(made.view.merged([len(group) for group in front]), a.dtype)
 
 
 def _apply(
@@ -87,7 +103,19 @@ def _apply(
         raise call.refusal("its input's features lie along an axis whose length is open, such as the batch")
     if x.shape[-1] != inputs:
         raise call.fault(f"its input has {x.shape[-1]} features, its weights {inputs}")
-    return build.layer(call.name, layer, build.real(x), key=key)
+    return build.layer(call.name, layer, build.real(_rows_apart(x)), key=key)
+
+
+def _rows_apart(x: Activation) -> Activation:
+    """The input of a layer, its rows in several axes where they are several merged, such as batch and time."""
+    return x if x.view.is_plain else Activation(x.view.parted(1), x.dtype)
+
+
+def _output(build: Build, node: fx.Node, x: Activation, features: int) -> Activation:
+    """The result of a layer on x, its rows as x has them."""
+    made = build.activation(node, (*_rows_apart(x).shape[:-1], features), x.dtype)
+    counts = [len(group) for group in x.view.groups[:-1]]
+    return made if x.view.is_plain else Activation(made.view.merged(counts), x.dtype)
 
 
 def absorb_bias(build: Build, value: Activation, addend: Array) -> bool:
@@ -96,7 +124,7 @@ def absorb_bias(build: Build, value: Activation, addend: Array) -> bool:
     Only for a value that nothing else reads.
     """
     layer = build.layers.get(value.view.node)
-    if not isinstance(layer, nn.Linear) or layer.bias is not None or not value.view.is_plain:
+    if not isinstance(layer, nn.Linear) or layer.bias is not None or value.view.groups[-1:] != value.view.base[-1:]:
         return False
     bias = row_vector(addend, layer.out_features) if addend.ndim <= value.rank else None
     if bias is None:

@@ -136,6 +136,10 @@ def _softmax(build: Build, call: Call) -> Sequence[Value]:
     axis = call.axis(call.attribute("axis", -1 if call.opset >= 13 else 1), x.rank)
     if call.opset < 13 and any(size != 1 for size in x.shape[axis + 1 :]):
         raise call.refusal(f"over several axes at once (axis {axis} of {x.rank} before opset 13)")
+    view, group = x.view, x.view.groups[axis]
+    if not view.is_plain and group and group in view.base:
+        layer = nn.Softmax(dim=view.base.index(group) - len(view.base))
+        return [Activation(View(build.layer(call.name, layer, view.node), view.base, view.groups), x.dtype)]
     node = build.layer(call.name, nn.Softmax(dim=axis - x.rank), build.real(x))
     return [build.activation(node, x.shape, x.dtype)]
 
