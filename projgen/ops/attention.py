@@ -58,7 +58,7 @@ def weights(distance: Ints, numerics: AttentionNumerics) -> Ints:
     d = np.minimum(distance, (ACCUMULATOR_LIMIT - 1) >> numerics.score_shift)
     n = requantise(d, numerics.score_multiplier, numerics.score_shift)
     shift = np.minimum(15 + numerics.drop + (n >> 10), 31)
-    return (COARSE[(n >> 5) & 31] * FINE[n & 31] + (1 << (shift - 1))) >> shift
+    return np.asarray((COARSE[(n >> 5) & 31] * FINE[n & 31] + (1 << (shift - 1))) >> shift, np.int64)
 
 
 def integer(node: Node, args: Args) -> Array:

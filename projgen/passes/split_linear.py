@@ -67,7 +67,7 @@ def _pieces(graph: Graph, name: str, index: Indices) -> list[tuple[Node, Indices
                 along = (slice(None),) * axis
                 inner = [(reader, index[(*along, slice(start, stop, step))])]
             case ir.Select(axis, at):
-                inner = [(reader, index.take(at, axis))]
+                inner = [(reader, np.asarray(index.take(at, axis)))]
             case _:
                 inner = None
         if inner is None:
