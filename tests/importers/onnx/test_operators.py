@@ -234,8 +234,36 @@ def test_operator_with_a_baked_batch_takes_any(name: str, batch: int) -> None:
 
 
 def test_every_operator_of_the_table_has_a_case_or_its_own_test() -> None:
-    elsewhere = {"LSTM", "GRU", "Concat", "Shape", "ConstantOfShape"}
+    elsewhere = {"LSTM", "GRU", "Concat", "Shape", "ConstantOfShape", "Split"}
     assert {case.op for case in CASES.values()} | elsewhere == set(OPERATORS)
+
+
+@pytest.mark.parametrize("pieces", [(2, 3, 1), None], ids=["stated", "even"])
+def test_split(pieces: tuple[int, ...] | None) -> None:
+    split = helper.make_node("Split", ["x", *(["p"] if pieces else [])], ["a", "b", "c"], name="s", axis=2)
+    proto = model(
+        [split, helper.make_node("Concat", ["c", "a", "b"], ["y"], name="j", axis=2)],
+        [("batch", 4, 6)],
+        {"p": ints(*pieces)} if pieces else {},
+    )
+    x = sample((4, 6), 5)
+    assert relative_error(run_torch(load_onnx(proto), [x]), run_onnx(proto, [x])) <= 1e-6
+
+
+def test_split_refuses_the_batch_and_counts_its_pieces() -> None:
+    def split(pieces: tuple[int, ...], axis: int) -> onnx.ModelProto:
+        nodes = [
+            helper.make_node("Split", ["x", "p"], ["a", "b"], name="s", axis=axis),
+            helper.make_node("Concat", ["a", "b"], ["y"], name="j", axis=1),
+        ]
+        return model(nodes, [("batch", 6)], {"p": ints(*pieces)})
+
+    with pytest.raises(UnsupportedError, match="Split .*along an axis whose length is open"):
+        load_onnx(split((1, 1), 0))
+    with pytest.raises(UnsupportedError, match="Split .*one is empty"):
+        load_onnx(split((6, 0), 1))
+    with pytest.raises(InputError, match=r"Split .*pieces of \[3, 4\] of an axis of 6"):
+        load_onnx(split((3, 4), 1))
 
 
 Weights = Callable[[int, int, int], dict[str, np.ndarray]]

@@ -219,8 +219,10 @@ def _split(build: Build, call: Call) -> Sequence[Value]:
     if pieces is None:
         each = -(-size // len(call.used))
         pieces = [min(each, size - start) for start in range(0, size, each)]
-    if sum(pieces) != size or min(pieces) < 1 or len(pieces) != len(call.used):
+    if sum(pieces) != size or len(pieces) != len(call.used):
         raise call.fault(f"pieces of {pieces} of an axis of {size}")
+    if min(pieces) < 1:
+        raise call.refusal("into pieces of which one is empty")
     if isinstance(x, Const):
         return [Const(part) for part in np.split(x.array, np.cumsum(pieces)[:-1], axis)]
     nodes = build.call(torch.split, build.real(x), tuple(pieces), axis)
