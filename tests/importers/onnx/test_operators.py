@@ -258,9 +258,9 @@ def test_split_refuses_the_batch_and_counts_its_pieces() -> None:
         ]
         return model(nodes, [("batch", 6)], {"p": ints(*pieces)})
 
-    with pytest.raises(UnsupportedError, match="Split .*along an axis whose length is open"):
+    with pytest.raises(UnsupportedError, match=r"Split .*along an axis whose length is open"):
         load_onnx(split((1, 1), 0))
-    with pytest.raises(UnsupportedError, match="Split .*one is empty"):
+    with pytest.raises(UnsupportedError, match=r"Split .*one is empty"):
         load_onnx(split((6, 0), 1))
     with pytest.raises(InputError, match=r"Split .*pieces of \[3, 4\] of an axis of 6"):
         load_onnx(split((3, 4), 1))
