@@ -13,19 +13,22 @@ INTRODUCTION = """\
 Written by `make bench`. CPU seconds of one thread; each ratio is of times from one run.
 """
 
+MEASURED = "output, measured"
+CLOSED = ("output, prune=False", "output, prune=auto")
+
 _found: dict[str, dict[str, Any]] = {}
 
 
 def record(name: str, figures: dict[str, Any]) -> None:
     """Keep the figures of one benchmark and write the page anew once all are there."""
     _found[name] = figures
-    if {"moments", "memory", "pca", "output, prune=False", "output, prune=auto"} <= set(_found):
+    if {"moments", "memory", "pca", *CLOSED, MEASURED} <= set(_found):
         PAGE.write_text(page(_found), encoding="utf-8")
 
 
 def page(found: dict[str, dict[str, Any]]) -> str:
     """The text of the page."""
-    m = found["moments"]
+    m, whole = found["moments"], found[MEASURED]
     lines = [
         *INTRODUCTION.splitlines(),
         "",
@@ -55,7 +58,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         "| method | plain work | statistics | compress | ratio, closed | at most | backward passes | whole ratio |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name in ("pca", "output, prune=False", "output, prune=auto"):
+    for name in ("pca", *CLOSED):
         f = found[name]
         back, whole = (f"{f['backward']:.1f}", f"{f['whole']:.2f}") if "whole" in f else ("", "")
         lines.append(
@@ -64,11 +67,14 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "The closed form leaves out curvature and selection. By stage, as `pca.seconds` and `info.seconds` say:",
+        "The closed form leaves out curvature and selection. With the images given again (`data=`), units, ranks and",
+        f"refit are chosen by measured output error: {whole['gathering']:.0f} s of statistics and "
+        f"{whole['compressing']:.0f} s of search, in a",
+        f"process of at most {whole['peak']:.1f} GiB. By stage, as `pca.seconds` and `info.seconds` say:",
     ]
     stages = list(dict.fromkeys(s for f in found.values() for s in f.get("parts", {})))
     lines += ["", "| method | " + " | ".join(stages) + " |", "| --- |" + " ---: |" * len(stages)]
-    for name in ("output, prune=False", "output, prune=auto"):
+    for name in (*CLOSED, MEASURED):
         parts = found[name]["parts"]
         lines.append(f"| {name} | " + " | ".join(f"{parts[s]:.1f}" if s in parts else "" for s in stages) + " |")
     return "\n".join(lines) + "\n"

@@ -121,6 +121,9 @@ class Forecasts:
             start = Start(fraction, model, here, narrow, _row_index(self.teacher, rows))
             lost = sum(float(ranking.left[len(index)]) for ranking, index in kept)
             work = Predictor(model, narrow, here, self.readers)
+            if count_learnables(self.teacher) >= LARGE:  # a dozen of these at once would take gigabytes
+                work.release()
+                narrow.clear()
             yield Forecast(start, kept, work, count_learnables(model), lost, self.readers, equal)
 
     def near(self, best: Forecast, known: set[tuple[int, ...]]) -> list[Forecast]:

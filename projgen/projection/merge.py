@@ -9,7 +9,7 @@ columns. C is uncentred, so zero padding stays exact and biases stay as they are
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -160,9 +160,21 @@ class _Edit:
         return np.concatenate((*parts, weight[:, at:]), 1)
 
 
+class NarrowedStats(dict[str, LayerStats]):
+    """Statistics per layer; after ``clear`` each is made anew when it is asked for."""
+
+    def __init__(self, make: Callable[[Layer], LayerStats], layers: list[Layer]) -> None:
+        super().__init__((layer.name, make(layer)) for layer in layers)
+        self._make, self._layers = make, {layer.name: layer for layer in layers}
+
+    def __missing__(self, name: str) -> LayerStats:
+        self[name] = self._make(self._layers[name])
+        return self[name]
+
+
 def narrowed_stats(
     stats: Mapping[str, LayerStats], layers: list[Layer], kept: list[tuple[Ranking, Array]]
-) -> dict[str, LayerStats]:
+) -> NarrowedStats:
     """The statistics of a narrowed network as far as the original's moments tell: the kept features and rows.
 
     Args:
@@ -182,12 +194,13 @@ def narrowed_stats(
             else:
                 features = left_out[:, None] * consumer.block + np.arange(consumer.block)
                 gone.setdefault(at, []).append(consumer.offset + features.ravel())
-    narrow = {}
-    for layer in layers:
+
+    def make(layer: Layer) -> LayerStats:
         at = layer.module_name, layer.cell
         read = np.setdiff1d(np.arange(stats[layer.name].layer.inputs), np.concatenate(gone.get(at, [[]])))
-        narrow[layer.name] = _narrow_layer(stats[layer.name], layer, rows.get(at), read, back.get(at))
-    return narrow
+        return _narrow_layer(stats[layer.name], layer, rows.get(at), read, back.get(at))
+
+    return NarrowedStats(make, layers)
 
 
 def _narrow_layer(found: LayerStats, layer: Layer, rows: Array | None, read: Array, back: Array | None) -> LayerStats:

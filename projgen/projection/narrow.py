@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from projgen.data import Batches
 from projgen.pca.collect import collect
+from projgen.pca.counting import count_learnables
 from projgen.pca.discover import Layer, owned_copy
 from projgen.progress import Reporter
 from projgen.projection.forecast import LARGE, Forecast, Forecasts, Start, reachable
@@ -186,6 +187,8 @@ class _Maker:
                 with self.reporter.clock.stage("refit"):
                     model = refit_to(self.teacher, start, work, chosen, self.many, self.device)
                 made.append(Candidate(model, self.error_of(model), chosen, layers, work, forecast, True))
+        if count_learnables(self.teacher) >= LARGE:
+            work.release(statistics=start.fraction < 1.0)
         for candidate in made:
             how = " refitted" * candidate.refit
             self.reporter.step(f"{start.fraction:.0%} of the units{how}: output error {candidate.error:.4g}")

@@ -164,8 +164,8 @@ class Predictor:
         readers: Mapping[str, str] | None = None,
     ) -> None:
         """``readers``: linear layers that may share the output projector of an RNN cell, by the cell's name."""
-        self._dense: dict[str, DenseWeights] = {x.name: dense_weights(model, x) for x in layers}
-        self._stats: dict[str, LayerStats] = {x.name: stats[x.name] for x in layers}
+        self._model, self._stats = model, stats
+        self._dense: dict[str, DenseWeights] = {}
         self._solved: dict[str, tuple[Regression, ...]] = {}
         self._convs: dict[str, list[ConvProblem]] = {}
         self._starts: dict[tuple[str, bool], list[LeastSquares]] = {}
@@ -234,13 +234,23 @@ class Predictor:
 
     def factors(self, layer: Layer, choice: Choice) -> Factors:
         """The factors of a layer at given ranks."""
-        dense, stats = self._dense[layer.name], self._stats[layer.name]
+        dense, stats = self._weights(layer), self._stats[layer.name]
         if layer.kind is Kind.CONV:
-            problems, starts = self._convs[layer.name], self._starts_for(layer, choice.r_in, choice.separable)
+            problems, starts = self._problems(layer), self._starts_for(layer, choice.r_in, choice.separable)
             return conv_factors(dense, stats, problems, choice, starts)
         if choice.shared:
             return shared_factors(dense, stats, self.projector(layer, choice), self.source(layer))
-        return output_factors(dense, stats, self._solved[layer.name], choice)
+        return output_factors(dense, stats, self._regressions(layer), choice)
+
+    def release(self, *, statistics: bool = False) -> None:
+        """Let the solved problems go, of a large network hundreds of megabytes: losses and choices stay.
+
+        Factors that are asked for all the same are solved anew, unless the ``statistics`` go too.
+        """
+        for kept in (self._dense, self._solved, self._convs, self._starts):
+            kept.clear()
+        if statistics:
+            self._stats = {}
 
     def projector(self, layer: Layer, choice: Choice) -> Array:
         """The (r, D) projector that a layer shares with an RNN cell."""
@@ -271,16 +281,31 @@ class Predictor:
         losses = np.array([sum(self._error(layer, choice)) for (choice,) in more])
         return Alternatives(found.layers, (*found.choices, *more), np.concatenate((found.loss, losses)))
 
+    def _weights(self, layer: Layer) -> DenseWeights:
+        if layer.name not in self._dense:
+            self._dense[layer.name] = dense_weights(self._model, layer)
+        return self._dense[layer.name]
+
+    def _problems(self, layer: Layer) -> list[ConvProblem]:
+        if layer.name not in self._convs:
+            self._convs[layer.name] = conv_problems(self._weights(layer), self._stats[layer.name])
+        return self._convs[layer.name]
+
+    def _regressions(self, layer: Layer) -> tuple[Regression, ...]:
+        if layer.name not in self._solved:
+            self._solved[layer.name] = output_regressions(self._weights(layer), self._stats[layer.name])
+        return self._solved[layer.name]
+
     def _sharings(self) -> list[tuple[_Sharing, _Table]]:
         tables = {table.layer.name: table for table in self._tables}
         return [(sharing, tables[sharing.rnn.name]) for sharing in self._shared.values()]
 
     def _sharing(self, rnn: Layer, reader: Layer) -> _Sharing:
-        solved = self._solved[rnn.name]
+        solved = self._regressions(rnn)
         projectors = {False: solved[1].right}
         if len(solved) > 2:
             projectors[True] = solved[2].right[:, rnn.inputs :]
-        dense, stats = self._dense[reader.name], self._stats[reader.name]
+        dense, stats = self._weights(reader), self._stats[reader.name]
         scale = _positions(stats)
         errors = {joint: scale * shared_tails(dense, stats, b[: rnn.hidden]) for joint, b in projectors.items()}
         return _Sharing(rnn, reader, projectors, errors)
@@ -312,10 +337,10 @@ class Predictor:
         return known[choice]
 
     def _all_errors(self, layer: Layer) -> dict[Choice, tuple[float, float]]:
-        stats, dense = self._stats[layer.name], self._dense[layer.name]
+        stats = self._stats[layer.name]
         errors: dict[Choice, tuple[float, float]] = {}
         if layer.kind is Kind.CONV:
-            problems = self._convs[layer.name] = conv_problems(dense, stats)
+            problems = self._problems(layer)
             self._baseline[layer.name] = sum(p.total for p in problems) * _positions(stats)
             grid = _grid(layer.inputs, *(_GRID if layer.inputs < _WIDE else _COARSE_GRID))
             step = -(-layer.outputs // _WIDE)
@@ -328,7 +353,7 @@ class Predictor:
                 for r_in in _grid(most + 1, *_GRID):
                     errors.update(self._conv_row(layer, r_in, step, separable=True))
             return errors
-        solved = self._solved[layer.name] = output_regressions(dense, stats)
+        solved = self._regressions(layer)
         scale = _positions(stats)
         first = _side_errors(solved[0], layer.inputs)
         if not layer.hidden:
@@ -345,7 +370,7 @@ class Predictor:
 
     def _solve_conv(self, layer: Layer, most: int | None, *, separable: bool) -> list[LeastSquares]:
         """The least squares of a convolution's groups for input ranks up to ``most`` (None: all)."""
-        problems = self._convs[layer.name]
+        problems = self._problems(layer)
         if separable:
             problems = [p.by_columns(layer.columns) for p in problems]
         starts = [least_squares(p, start_projector(p)[:, :most]) for p in problems]
@@ -364,7 +389,7 @@ class Predictor:
     ) -> dict[Choice, tuple[float, float]]:
         """Errors of a convolution with one input rank, at every output rank or every so many."""
         rows = np.zeros(layer.outputs + 1)
-        for problem, start in zip(self._convs[layer.name], self._starts_for(layer, r_in, separable), strict=True):
+        for problem, start in zip(self._problems(layer), self._starts_for(layer, r_in, separable), strict=True):
             rows += output_errors(problem, start, r_in)
         rows *= _positions(self._stats[layer.name])
         row = {Choice(r_in, r, separable=separable): (float(rows[r]), 0.0) for r in range(1, layer.outputs, step)}
