@@ -55,6 +55,9 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     whole, rest = total // pixels, total % pixels > 0
     calls = -(-whole * pixels // operand) + 2 * rest
     shrinks = outputs * g.y.dtype.bytes <= inputs * itemsize
+    last = width % pixels > 0  # of each row by itself, a block that computes some pixels again
+    in_row = width // pixels + last
+    copies = copied(width, inputs, itemsize, pitch) + last * copied(pixels, inputs, itemsize, pitch)
     return KernelChoice(
         kernel="pointwise_residual_mve" if residual else "pointwise_mve",
         function=function,
@@ -76,6 +79,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
         scratch_bytes=(operand + pixels) * pitch + SLACK,
         in_place=_in_place(node, shrinks, whole=not rest and outputs % 2 == 0),
         row_function=f"{function}_row" if has_row else "",
+        row_instructions=height * (in_row * made.per_block + copies + (1 + 2 * last) * 60),
     )
 
 

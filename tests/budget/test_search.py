@@ -13,6 +13,7 @@ from projgen.budget import Budget
 from projgen.budget.predict import predict
 from projgen.errors import FitError, InputError, InputTypeError
 from projgen.targets import load_target
+from tests.budget.test_restore import Recurrent
 
 
 def net() -> tuple[nn.Module, torch.Tensor]:
@@ -124,3 +125,29 @@ def test_units_are_those_of_whole_blocks() -> None:
     _, info = projgen.compress(model, x, budget=budget, prune=True, verbosity="off")
     assert all(d.units[1] % 8 == 0 or d.units[1] < 8 for d in info.layers[:-1])
     assert any(d.units[1] < d.units[0] for d in info.layers)
+
+
+def test_ram_is_kept_too() -> None:
+    model, x = beats()
+    machine = load_target("cortex-m55")
+    dense = predict(model, machine, x.numpy())
+    small, info = projgen.compress(model, x, budget=Budget(machine, ram=int(0.75 * dense.ram)), verbosity="off")
+    found = predict(projgen.unpack_projected_layers(small), machine, x.numpy(), equalise=True)
+    assert found.ram <= 0.75 * dense.ram < dense.ram
+    assert info.learnables_reduction > 0.0
+
+
+def test_a_recurrent_network_and_its_reader() -> None:
+    """Whatever of the projector they share, the two together are neither slower nor larger than dense."""
+    torch.manual_seed(6)
+    model = Recurrent(nn.LSTM).eval()
+    x = torch.randn(64, 3) @ torch.randn(3, 6)
+    x = x[:, None] * torch.linspace(1.0, 0.2, 9)[:, None]
+    machine = load_target("cortex-m55")
+    dense = predict(model, machine, x.numpy())
+    budget = Budget(machine, instructions=0.75 * dense.instructions, flash=dense.flash - 0.3 * dense.weight_bytes)
+    small, info = projgen.compress(model, x, budget=budget, verbosity="off")
+    found = predict(projgen.unpack_projected_layers(small), machine, x.numpy(), equalise=True)
+    assert found.fits(budget.limits)
+    assert found.instructions <= dense.instructions and found.weight_bytes <= dense.weight_bytes
+    assert info.learnables_reduction > 0.2 and info.output_error < 0.1
