@@ -78,9 +78,11 @@ PG_INLINE void pg_depthwise_pixel(const pg_depthwise_params *p, const void *x, i
     int32_t o = 0;
     if (g->out_c == g->in_c) {
 #if defined(PG_HAS_NEON)
-        for (; o + 8 <= g->out_c; o += 8) {
+        while (g->out_c >= 8 && o < g->out_c) { /* the last eight overlap those before */
+            o = o + 8 <= g->out_c ? o : g->out_c - 8;
             pg_neon_depthwise_eight(p->weights, p->bias, p->multipliers, g->kernel_h, g->kernel_w, g->out_c,
                                     &p->out, x, row_step, column_step, x_wide, y, o, y_wide);
+            o += 8;
         }
 #endif
         for (; o + 4 <= g->out_c; o += 4) {

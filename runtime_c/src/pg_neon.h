@@ -66,8 +66,24 @@ PG_INLINE void pg_neon_put(void *y, int32_t i, int32x4_t values, bool wide) {
     } else {
         const int8x8_t bytes = vmovn_s16(vcombine_s16(halves, halves));
         const uint32_t word = vget_lane_u32(vreinterpret_u32_s8(bytes), 0);
-        memcpy((int8_t *)y + i, &word, sizeof word);
+        __builtin_memcpy((int8_t *)y + i, &word, sizeof word); /* a call where memcpy is no builtin */
     }
+}
+
+/* The same of eight values. */
+PG_INLINE void pg_neon_put_eight(void *y, int32_t i, int32x4_t low, int32x4_t high, bool wide) {
+    const int16x8_t halves = vcombine_s16(vmovn_s32(low), vmovn_s32(high));
+    if (wide) {
+        vst1q_s16((int16_t *)y + i, halves);
+    } else {
+        vst1_s8((int8_t *)y + i, vmovn_s16(halves));
+    }
+}
+
+/* Of eight lanes the last count (1 to 7): -1, the others 0. */
+PG_INLINE int8x8_t pg_neon_last(int32_t count) {
+    static const int8_t lanes[16] = {0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, -1, -1, -1, -1, -1};
+    return vld1_s8(lanes + count);
 }
 
 /* sum of w[k] v[k] over int8 or int16 (wide) values. */
@@ -82,6 +98,13 @@ PG_INLINE int32_t pg_neon_dot(const int8_t *w, const void *v, int32_t count, boo
     for (; k + 8 <= count; k += 8) {
         acc = wide ? pg_neon_eight_wide(acc, vld1_s8(w + k), vld1q_s16((const int16_t *)v + k))
                    : pg_neon_eight(acc, vld1_s8(w + k), vld1_s8((const int8_t *)v + k));
+    }
+    if (k < count && count >= 8) { /* the last eight, without those that have been */
+        const int8x8_t mask = pg_neon_last(count - k);
+        const int8x8_t last = vand_s8(vld1_s8(w + count - 8), mask);
+        acc = wide ? pg_neon_eight_wide(acc, last, vld1q_s16((const int16_t *)v + count - 8))
+                   : pg_neon_eight(acc, last, vld1_s8((const int8_t *)v + count - 8));
+        k = count;
     }
     int32_t sum = vgetq_lane_s32(pg_neon_sums(acc, acc, acc, acc), 0);
     for (; k < count; ++k) {
@@ -124,6 +147,24 @@ PG_INLINE int32x4_t pg_neon_four_rows(const int8_t *w, int32_t inputs, const voi
             d = pg_neon_eight_wide(d, vld1_s8(w3 + k), v);
         }
     }
+    if (k < inputs && inputs >= 8) { /* the last eight, without those that have been */
+        const int8x8_t mask = pg_neon_last(inputs - k);
+        k = inputs - 8;
+        if (wide) {
+            const int16x8_t v = vandq_s16(vld1q_s16((const int16_t *)x + k), vmovl_s8(mask));
+            a = pg_neon_eight_wide(a, vld1_s8(w + k), v);
+            b = pg_neon_eight_wide(b, vld1_s8(w1 + k), v);
+            c = pg_neon_eight_wide(c, vld1_s8(w2 + k), v);
+            d = pg_neon_eight_wide(d, vld1_s8(w3 + k), v);
+        } else {
+            const int8x8_t v = vand_s8(vld1_s8((const int8_t *)x + k), mask);
+            a = pg_neon_eight(a, vld1_s8(w + k), v);
+            b = pg_neon_eight(b, vld1_s8(w1 + k), v);
+            c = pg_neon_eight(c, vld1_s8(w2 + k), v);
+            d = pg_neon_eight(d, vld1_s8(w3 + k), v);
+        }
+        k = inputs;
+    }
     int32x4_t sums = pg_neon_sums(a, b, c, d);
     for (; k < inputs; ++k) {
         const int32_t v = pg_get(x, k, wide);
@@ -150,6 +191,26 @@ PG_INLINE void pg_neon_matrix_vector(const int8_t *weights, const int32_t *bias,
     }
 }
 
+/* Adds eight sums of two products. */
+PG_INLINE void pg_neon_add_eight(int32x4_t *low, int32x4_t *high, int16x8_t products) {
+    *low = vaddw_s16(*low, vget_low_s16(products));
+    *high = vaddw_s16(*high, vget_high_s16(products));
+}
+
+/* Eight channels of count int8 pixels, column_step elements apart, times weights channels apart. */
+PG_INLINE void pg_neon_taps(int32x4_t *low, int32x4_t *high, const int8_t *w, int32_t channels,
+                            const int8_t *x, int32_t column_step, int32_t count) {
+    for (; count >= 2; count -= 2) {
+        const int16x8_t products = vmull_s8(vld1_s8(w), vld1_s8(x));
+        pg_neon_add_eight(low, high, vmlal_s8(products, vld1_s8(w + channels), vld1_s8(x + column_step)));
+        w += 2 * channels;
+        x += 2 * column_step;
+    }
+    if (count > 0) {
+        pg_neon_add_eight(low, high, vmull_s8(vld1_s8(w), vld1_s8(x)));
+    }
+}
+
 /* Outputs o .. o + 7 of one pixel of a depthwise convolution: taps of one row column_step elements apart,
  * rows row_step; weights [kernel_h][kernel_w][channels]. */
 PG_INLINE void pg_neon_depthwise_eight(const int8_t *weights, const int32_t *bias, const int32_t *multipliers,
@@ -161,23 +222,23 @@ PG_INLINE void pg_neon_depthwise_eight(const int8_t *weights, const int32_t *bia
     const int8_t *w = weights + o;
     for (int32_t ky = 0; ky < kernel_h; ++ky) {
         const void *v = pg_at(x, ky * row_step + o, x_wide);
-        for (int32_t kx = 0; kx < kernel_w; ++kx) {
-            if (x_wide) {
+        if (!x_wide && kernel_w == 3) { /* the usual one, unrolled */
+            pg_neon_taps(&low, &high, w, channels, (const int8_t *)v, column_step, 3);
+        } else if (!x_wide) {
+            pg_neon_taps(&low, &high, w, channels, (const int8_t *)v, column_step, kernel_w);
+        } else {
+            for (int32_t kx = 0; kx < kernel_w; ++kx) {
                 const int16x8_t values = vld1q_s16((const int16_t *)v);
-                const int16x8_t wide = vmovl_s8(vld1_s8(w));
+                const int16x8_t wide = vmovl_s8(vld1_s8(w + kx * channels));
                 low = vmlal_s16(low, vget_low_s16(wide), vget_low_s16(values));
                 high = vmlal_s16(high, vget_high_s16(wide), vget_high_s16(values));
-            } else {
-                const int16x8_t products = vmull_s8(vld1_s8(w), vld1_s8((const int8_t *)v));
-                low = vaddw_s16(low, vget_low_s16(products));
-                high = vaddw_s16(high, vget_high_s16(products));
+                v = pg_at(v, column_step, true);
             }
-            v = pg_at(v, column_step, x_wide);
-            w += channels;
         }
+        w += kernel_w * channels;
     }
-    pg_neon_put(y, o, pg_neon_requantise(low, vld1q_s32(multipliers + o), out), y_wide);
-    pg_neon_put(y, o + 4, pg_neon_requantise(high, vld1q_s32(multipliers + o + 4), out), y_wide);
+    pg_neon_put_eight(y, o, pg_neon_requantise(low, vld1q_s32(multipliers + o), out),
+                      pg_neon_requantise(high, vld1q_s32(multipliers + o + 4), out), y_wide);
 }
 
 #endif /* __ARM_NEON */

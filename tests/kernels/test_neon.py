@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from projgen import resources
 from projgen.harness.counting import count_image
 from projgen.harness.records import Record
 from projgen.harness.toolchain import HarnessError
+from projgen.ir.attrs import Conv2d
+from projgen.ops import conv
 from projgen.ops.record import Sample
 from tests.kernels import draws, recurrent_cases
 from tests.kernels.bench_samples import bench
@@ -50,8 +53,11 @@ FAULTS = (
     ("cortex-a76", "return vdotq_s32(acc, w, x)", "return vdotq_s32(vdotq_s32(acc, w, w), w, x)"),
     ("cortex-a53", "vrshrn_n_s64(high, 32)", "vshrn_n_s64(high, 32)"),
     ("cortex-a7", "w[k], w1[k], w2[k], w3[k]", "w[k], w1[k], w3[k], w2[k]"),
-    ("cortex-a53", "high = vaddw_s16(high, vget_high", "high = vaddw_s16(high, vget_low"),
-    ("cortex-a53", "w += channels;", "w += channels - 1;"),
+    ("cortex-a53", "*high = vaddw_s16(*high, vget_high", "*high = vaddw_s16(*high, vget_low"),
+    ("cortex-a53", "w += 2 * channels;", "w += 2 * channels - 1;"),
+    ("cortex-a53", "vld1_s8(lanes + count)", "vld1_s8(lanes + count - 1)"),
+    ("cortex-a7", "w += kernel_w * channels;", "w += kernel_w * channels + 1;"),
+    ("cortex-a76", "vmovn_s32(low), vmovn_s32(high)", "vmovn_s32(high), vmovn_s32(low)"),
 )
 
 
@@ -69,13 +75,31 @@ def test_a_fault_is_found(target: str, good: str, bad: str, tmp_path: Path, monk
         compare(models, image)
 
 
-@pytest.mark.parametrize(("target", "times"), [("cortex-a7", 5.0), ("cortex-a53", 6.0), ("cortex-a76", 9.0)])
-def test_fewer_instructions_than_the_portable_c(target: str, times: float, tmp_path: Path) -> None:
-    model = merge([s for s in bench() if s.name == "fc_128x128"], "m0")
+SAME = Conv2d(padding=(1, 1, 1, 1))
+LAYERS = (
+    *(s for s in bench() if s.name == "fc_128x128"),
+    conv.sample("stem", (12, 12, 3), 8, (3, 3), SAME),
+    conv.sample("odd depthwise", (10, 10, 27), 27, (3, 3), replace(SAME, groups=27)),
+    conv.sample("odd pointwise", (10, 10, 27), 29, (1, 1), Conv2d()),
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "times"),
+    [
+        ("cortex-a7", (5.0, 1.6, 2.7, 2.4)),
+        ("cortex-a53", (6.0, 1.9, 2.8, 3.3)),
+        ("cortex-a76", (9.0, 1.9, 2.8, 3.4)),
+    ],
+)
+def test_fewer_instructions_than_the_portable_c(target: str, times: tuple[float, ...], tmp_path: Path) -> None:
+    models = [merge([s], f"m{i}") for i, s in enumerate(LAYERS)]
+    records = [Record(m.inputs(0), model=i) for i, m in enumerate(models)]
     found = []
     for kernels in ("portable", "fast"):
-        counts = count_image(build([model], target, kernels, tmp_path / kernels), [Record(model.inputs(0))])
+        counts = count_image(build(models, target, kernels, tmp_path / kernels), records)
         assert counts is not None
-        found.append(sum(counts.totals))
-    print(f"{target}: {found[0]} portable, {found[1]} NEON, {found[0] / found[1]:.2f} times fewer")
-    assert found[0] >= times * found[1]
+        found.append(counts.totals)
+    for made, least, portable, fast in zip(LAYERS, times, *found, strict=True):
+        print(f"{made.name} on {target}: {portable} portable, {fast} NEON, {portable / fast:.2f} times fewer")
+        assert portable >= least * fast, (made.name, portable / fast)
