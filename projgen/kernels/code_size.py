@@ -13,7 +13,8 @@ from typing import Final
 from projgen.kernels.record import Block, KernelChoice
 from projgen.kernels.render import render_block
 
-_BYTES_A_LINE: Final = {"dsp": 3.85, "mve": 3.62}  # of assembly: most instructions take four bytes
+# Of assembly, by core: most instructions take four bytes, on Armv6-M two.
+_BYTES_A_LINE: Final = {"dsp": 3.85, "mve": 3.62, "thumb1": 2.05, "thumb2": 3.8}
 _TYPES: Final = re.compile(r"_s(8|16)_s(8|16)$")
 _LINE: Final = re.compile(r'"([^"]*)\\n')
 
@@ -26,6 +27,9 @@ _IN_BLOCK: Final = {
     "conv_mve_call.h.j2": 34,
     "linear_dsp.h.j2": 62,
     "linear_mve.h.j2": 70,
+    "linear_thumb2.h.j2": 124,
+    "depthwise_thumb2_call.h.j2": 124,
+    "recurrent_thumb2.h.j2": 900,
     "max_pool_dsp.h.j2": 340,
 }
 # What the kernels of one source file share.
@@ -39,6 +43,13 @@ _IN_SOURCE: Final = {
     "pg_conv2d_mve.h": 360,
     "pg_depthwise_mve.h": 628,
     "pg_pointwise_mve.h": 60,
+    "pg_linear_thumb2.h": 60,
+    "pg_pointwise_thumb2.h": 340,
+    "pg_conv2d_thumb2.h": 340,
+    "pg_recurrent_thumb2.h": 514,  # a table of tanh
+    "pg_pointwise_thumb1.h": 38,
+    "pg_conv2d_thumb1.h": 38,
+    "pg_depthwise_thumb1.h": 102,
 }
 # Functions that a call block hands its blocks to.
 _DRIVERS: Final = {
@@ -50,6 +61,9 @@ _DRIVERS: Final = {
     "pg_conv2d_mve_gathered": 552,
     "pg_depthwise_mve": 448,
     "pg_pointwise_mve": 374,
+    "pg_conv2d_thumb1_s8": 528,
+    "pg_conv2d_thumb1_residual": 560,
+    "pg_depthwise_thumb1_map": 154,
 }
 _DRIVER_OTHER: Final = 230
 # What the forms of a driver for whole maps and for rows have in common.
@@ -83,7 +97,7 @@ _PER_FORM: Final = frozenset({"conv_dsp_call.h.j2", "conv_dsp_im2col.h.j2", "con
 def _block_bytes(block: Block) -> float:
     lines = (line.strip() for line in _LINE.findall(render_block(block)))
     count = sum(1 for line in lines if line and not line.endswith(":") and not line.startswith("."))
-    core = "mve" if "mve" in block.template else "dsp"
+    core = next((name for name in ("mve", "thumb1", "thumb2") if name in block.template), "dsp")
     return _BYTES_A_LINE[core] * count + _IN_BLOCK.get(block.template, 0 if count else 150)
 
 

@@ -118,7 +118,7 @@ def test_never_worse_than_one_by_one(drawn: list[list[tuple[int, int]]]) -> None
 
 
 @pytest.mark.qemu
-@pytest.mark.parametrize("target", ["cortex-m3", "cortex-m4", "cortex-m55"])
+@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m3", "cortex-m4", "cortex-m55"])
 def test_predicted_code_size(target: str, tmp_path: Path) -> None:
     for graph in (residual(), depthwise_pointwise(12, 12, 16, 24)):
         planned = schedule(graph, load_target(target), CompileOptions("net"))
