@@ -152,6 +152,13 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """(x - mean) / sqrt(variance + epsilon) gamma + beta over the last axis. Inputs: x (..., N), gamma, beta (N,)."""
+
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
 class Pad:
     """Constant padding. Input: x; ``amounts`` holds (before, after) per axis."""
 
@@ -223,6 +230,7 @@ Attrs = (
     | MeanTime
     | Softmax
     | Attention
+    | LayerNorm
     | Pad
     | Slice
     | Select

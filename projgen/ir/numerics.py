@@ -100,6 +100,15 @@ class AttentionNumerics:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerNormNumerics:
+    """Inputs: x int8, gamma int16, beta int32. ``epsilon``: the float's times 2^8 (N / s_x)^2, at least 1."""
+
+    epsilon: int
+    multiplier: int
+    requant: Requant
+
+
+@dataclass(frozen=True, slots=True)
 class PadNumerics:
     """The integer that fills the borders."""
 
@@ -155,6 +164,7 @@ Numerics = (
     | MeanTimeNumerics
     | SoftmaxNumerics
     | AttentionNumerics
+    | LayerNormNumerics
     | PadNumerics
     | LstmNumerics
     | GruNumerics

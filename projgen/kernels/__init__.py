@@ -16,6 +16,7 @@ _FAMILIES = (
     "pool",
     "softmax",
     "attention",
+    "layer_norm",
     "shape",
     "recurrent",
     "neon",

@@ -18,6 +18,7 @@ _FAMILIES = (
     "pool",
     "softmax",
     "attention",
+    "layer_norm",
     "shape",
 )
 

@@ -20,7 +20,7 @@ from projgen.passes.record import Condition, Pass
 from projgen.passes.remove_dead import NO_DEAD_NODES
 
 _RECURRENT = frozenset({"lstm", "gru"})
-_STEPWISE = frozenset({"linear", "unary", "add", "mul", "batch_norm", "softmax", *_RECURRENT})
+_STEPWISE = frozenset({"linear", "unary", "add", "mul", "batch_norm", "softmax", "layer_norm", *_RECURRENT})
 
 
 def run(graph: Graph) -> Graph:

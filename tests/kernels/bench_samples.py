@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from projgen.ir.attrs import AvgPool2d, Conv2d, MaxPool2d
 from projgen.ir.types import DType, Quant
-from projgen.ops import attention, conv, elementwise, linear, pool, shape, softmax
+from projgen.ops import attention, conv, elementwise, layer_norm, linear, pool, shape, softmax
 from projgen.ops.common import int8_type
 from projgen.ops.record import Sample
 
@@ -28,6 +28,7 @@ def bench() -> list[Sample]:
         pool.avg_sample("global_avg", (8, 8, 16), AvgPool2d((8, 8), (1, 1)), Quant(0.05, 6), Quant(0.03, -2)),
         softmax._sample("softmax10", int8_type((10,), 0.1)),
         attention.sample("attention_20x2x8", 20, 2, 8),
+        layer_norm.sample("layer_norm_20x32", 32, lead=(20,)),
         *list(shape.pad_samples())[:1],
         *list(shape.transpose_samples())[:1],
         *list(shape.concat_samples())[:1],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from projgen.ir.attrs import AvgPool2d, Concat, Conv2d, ConvTranspose2d, MaxPool2d, Pad, Slice, Transpose
 from projgen.ir.graph import Node
 from projgen.ir.types import TIME, DType, Quant
-from projgen.ops import attention, conv, conv_transpose, elementwise, linear, pool, shape
+from projgen.ops import attention, conv, conv_transpose, elementwise, layer_norm, linear, pool, shape
 from projgen.ops.common import int8_type, one_node
 from projgen.ops.record import Sample
 
@@ -187,6 +187,18 @@ def attentions(draw: Draw) -> Sample:
     )
 
 
+@st.composite
+def layer_norms(draw: Draw) -> Sample:
+    return layer_norm.sample(
+        _name(draw),
+        draw(st.integers(1, 200)),
+        lead=draw(LEAD),
+        x=Quant(draw(st.floats(0.001, 0.5)), draw(ZERO)),
+        y=Quant(draw(st.floats(0.01, 0.1)), draw(ZERO)),
+        epsilon=draw(st.sampled_from([1e-12, 1e-5, 1e-2, 1.0])),
+    )
+
+
 ALL = st.one_of(
     linears(60, 9),
     convs(),
@@ -196,6 +208,7 @@ ALL = st.one_of(
     means(),
     sums_and_products(),
     attentions(),
+    layer_norms(),
     moves(),
 )
 

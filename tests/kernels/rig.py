@@ -28,7 +28,18 @@ from projgen.ops.record import Sample
 from projgen.schedule.records import row_scratch_bytes
 from projgen.targets import load_target
 
-FAMILIES = ("linear", "conv", "conv_residual", "conv_transpose", "elementwise", "pool", "softmax", "attention", "shape")
+FAMILIES = (
+    "linear",
+    "conv",
+    "conv_residual",
+    "conv_transpose",
+    "elementwise",
+    "pool",
+    "softmax",
+    "attention",
+    "layer_norm",
+    "shape",
+)
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
 TRAPS = {
     "gcc": ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"),

@@ -13,16 +13,17 @@ from projgen.ir.numerics import AttentionNumerics
 from projgen.ops.record import OpDef, Sample
 from tests.ops.loops import meaning
 
-FAMILIES = ("linear", "conv", "conv_residual", "elementwise", "pool", "softmax", "attention", "shape")
+FAMILIES = ("linear", "conv", "conv_residual", "elementwise", "pool", "softmax", "attention", "layer_norm", "shape")
 # One requantisation rounds once: half a unit, and a little for the multiplier's own rounding. (0.505: docs, softmax.)
 ROUNDING = 0.51
+NORMAL = 0.6  # a layer norm's normalised values and gammas have 11 bits
 WEIGHTS = 0.03  # of a value's unit, what rounding the weights of attention adds where they have 15 bits
 
 
 def tolerance(graph: Graph, node: Node) -> float:
     """Largest distance from the oracle in the output's unit: one rounding, and for attention what its weights round."""
     if node.op != "attention":
-        return ROUNDING
+        return NORMAL if node.op == "layer_norm" else ROUNDING
     values, out = graph.arg(node, "v").type.quant, graph.type(node.output).quant
     assert values is not None
     assert isinstance(node.numerics, AttentionNumerics)

@@ -6,6 +6,7 @@ these integers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -213,6 +214,32 @@ def attention(node: Node, a: Mapping[str, Array]) -> Element:
     return element
 
 
+def layer_norm(node: Node, a: Mapping[str, Array]) -> Element:
+    n = node.numerics
+    gamma, beta = a["gamma"].tolist(), a["beta"].tolist()
+
+    @cache
+    def row(lead: tuple[int, ...]) -> tuple[list[int], int, int, int]:
+        x = a["x"][lead].tolist()
+        total = sum(x)
+        square = 256 * (len(x) * sum(v * v for v in x) - total**2) + n.epsilon
+        assert 0 < square < 2**53
+        e = 0
+        while square >= 2**32:
+            square, e = square // 4, e + 1
+        while square < 2**30:
+            square, e = 4 * square, e - 1
+        return x, total, 2**45 // math.isqrt(square), 2 - e
+
+    def element(i: tuple[int, ...]) -> int:
+        x, total, reciprocal, up = row(i[:-1])
+        centred = len(x) * x[i[-1]] - total
+        t = rq(centred * 2**up, reciprocal, 0) if up >= 0 else rq(centred, reciprocal // 2**-up, 0)
+        return finish(gamma[i[-1]] * t + beta[i[-1]], n.multiplier, n.requant)
+
+    return element
+
+
 def pad(node: Node, a: Mapping[str, Array]) -> Element:
     def element(i: tuple[int, ...]) -> int:
         at = tuple(k - before for k, (before, _) in zip(i, node.attrs.amounts, strict=True))
@@ -282,6 +309,7 @@ _RULES: dict[str, Callable[[Node, Mapping[str, Array]], Element]] = {
     "mean_time": mean_time,
     "softmax": softmax,
     "attention": attention,
+    "layer_norm": layer_norm,
     "pad": pad,
     "slice": slice_,
     "select": select,

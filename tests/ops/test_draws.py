@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from projgen.ir.attrs import AvgPool2d, Conv2d, MaxPool2d
 from projgen.ir.types import DType, Quant
-from projgen.ops import attention, conv, elementwise, linear, pool
+from projgen.ops import attention, conv, elementwise, layer_norm, linear, pool
 from projgen.ops.common import int8_type
 from projgen.ops.softmax import _sample as softmax_sample
 from tests.kernels.draws import transposed_convs
@@ -151,5 +151,20 @@ def test_attention(data: st.DataObject) -> None:
         zeros=(data.draw(ZERO), data.draw(ZERO), data.draw(ZERO)),
         y=Quant(s_v / data.draw(st.sampled_from([0.4, 1.0, 3.0, 8.0])), data.draw(ZERO)),
         scale=data.draw(st.sampled_from([0.0, 0.7])),
+    )
+    check(sample)
+
+
+@QUICK
+@given(st.data())
+def test_layer_norm(data: st.DataObject) -> None:
+    sample = layer_norm.sample(
+        name(data.draw),
+        data.draw(st.integers(1, 300)),
+        lead=data.draw(st.sampled_from([(), ("T",), (3,)])),
+        x=Quant(data.draw(st.floats(0.001, 0.5)), data.draw(ZERO)),
+        y=Quant(data.draw(st.floats(0.01, 0.1)), data.draw(ZERO)),
+        epsilon=data.draw(st.sampled_from([1e-12, 1e-5, 1e-2, 1.0])),
+        beta=data.draw(st.sampled_from([0.0, 0.5, 20.0])),
     )
     check(sample)

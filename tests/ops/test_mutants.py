@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 
 from projgen import ops
-from projgen.ops import attention, conv, conv_residual, conv_transpose, elementwise, linear, pool, shape, softmax
+from projgen.ops import (
+    attention,
+    conv,
+    conv_residual,
+    conv_transpose,
+    elementwise,
+    layer_norm,
+    linear,
+    pool,
+    shape,
+    softmax,
+)
 from projgen.quant import fixed
 from tests.ops.checks import check
 
@@ -78,6 +89,10 @@ def attention_with_keys_as_queries(node: Any, args: Any) -> Any:
     return attention.integer(node, {**args, "v": args["v"][:, ::-1]})
 
 
+def layer_norm_of(**changed: int) -> Callable[[Any, Any], Any]:
+    return lambda node, args: layer_norm.integer(replace(node, numerics=replace(node.numerics, **changed)), args)
+
+
 def lut_from_127(_node: Any, args: Any) -> Any:
     return args["table"].astype(np.int64)[np.minimum(args["x"].astype(np.int64) + 129, 255)]
 
@@ -126,6 +141,7 @@ def move(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda node, args: function(node.attrs, args).astype(np.int64)
 
 
+ROOTS = layer_norm.roots
 CORRELATE, COUNTS, SPREAD = conv.correlate, pool.window_counts, conv_transpose.spread
 # (operator, what is replaced, by what); a target "integer" replaces the record's own integer meaning.
 MUTANTS: dict[str, tuple[str, str, Any]] = {
@@ -162,6 +178,13 @@ MUTANTS: dict[str, tuple[str, str, Any]] = {
     "attention: values in another order": ("attention", "integer", attention_with_keys_as_queries),
     "attention: rounding": ("attention", "projgen.ops.attention.requantise", rounded(2**30)),
     "attention: a coarser power of two": ("attention", "projgen.ops.attention.FINE", np.full(32, 32768)),
+    "layer norm: no epsilon": ("layer_norm", "integer", layer_norm_of(epsilon=1)),
+    "layer norm: rounding": ("layer_norm", "projgen.ops.layer_norm.requantise", rounded(0)),
+    "layer norm: root one too large": (
+        "layer_norm",
+        "projgen.ops.layer_norm.roots",
+        lambda v: (ROOTS(v)[0] + 1, ROOTS(v)[1]),
+    ),
     "lut: offset": ("lut", "integer", lut_from_127),
     "add: zero point of b": ("add", "integer", add_without_zero),
     "add: rounding": ("add", "projgen.ops.elementwise.requantise", rounded(0)),

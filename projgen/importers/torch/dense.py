@@ -145,6 +145,21 @@ def batch_norm(imp: Importer, call: Call) -> Operand:
     return y if call.op == "batch_norm" else (y, None, None)
 
 
+def layer_norm(imp: Importer, call: Call) -> Operand:
+    """Over torch's last axis."""
+    x = imp.features_last(call, call.activation("input"))
+    shape = tuple(call.args["normalized_shape"])
+    if len(shape) != 1:
+        raise call.refused(f"a layer norm over {len(shape)} axes", "the last axis alone")
+    gamma, beta = call.optional("weight"), call.optional("bias")
+    inputs: dict[str, str | Array] = {
+        "x": x.value,
+        "gamma": np.ones(shape, np.float32) if gamma is None else gamma,
+        "beta": np.zeros(shape, np.float32) if beta is None else beta,
+    }
+    return Tracked(imp.emit(call, "layer_norm", ir.LayerNorm(float(call.args["eps"])), inputs), x.order, x.batch)
+
+
 HANDLERS: dict[str, Handler] = {
     "linear": linear,
     "addmm": addmm,
@@ -156,5 +171,6 @@ HANDLERS: dict[str, Handler] = {
     "conv_transpose1d": conv_transpose,
     "conv_transpose2d": conv_transpose,
     "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
     "_native_batch_norm_legit_no_training": batch_norm,
 }

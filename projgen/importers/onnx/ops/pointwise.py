@@ -144,6 +144,22 @@ def _softmax(build: Build, call: Call) -> Sequence[Value]:
     return [build.activation(node, x.shape, x.dtype)]
 
 
+def _layer_norm(build: Build, call: Call) -> Sequence[Value]:
+    x = call.activation(0)
+    if any(call.used[1:]):
+        raise call.refusal("its mean or deviation is read")
+    features = x.shape[-1]
+    if call.axis(call.attribute("axis", -1), x.rank) != x.rank - 1 or isinstance(features, Symbolic):
+        raise call.refusal("over other axes than the last one, or one of open length")
+    scale, shift = call.needed(1, "scale"), call.const(2, "bias")
+    layer = nn.LayerNorm(features, call.attribute("epsilon", 1e-5), bias=shift is not None, dtype=x.dtype)
+    with torch.no_grad():
+        layer.weight.copy_(tensor(np.broadcast_to(scale.array, (features,))))
+        if shift is not None:
+            layer.bias.copy_(tensor(np.broadcast_to(shift.array, (features,))))
+    return [build.activation(build.layer(call.name, layer, build.real(x)), x.shape, x.dtype)]
+
+
 def _batch_norm(build: Build, call: Call) -> Sequence[Value]:
     x = call.activation(0)
     if call.attribute("training_mode", 0) or any(call.used[1:]):
@@ -166,6 +182,7 @@ OPERATORS: dict[str, Handler] = {
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Div": _binary,
+    "LayerNormalization": _layer_norm,
     "Mul": _binary,
     "Relu": _activation(nn.ReLU),
     "Sigmoid": _activation(nn.Sigmoid),
