@@ -15,7 +15,7 @@ def _portable(graph: Graph, node: Node, target: Target) -> KernelChoice:
     x = graph.arg(node, "x").type
     n = layer_norm_numerics(node)
     features, rows = x.step_shape[-1], rows_of(x)
-    each, once = (90.0, 700.0) if is_small(target) else (26.0, 260.0)
+    each, once = (114.5, 715.0) if is_small(target) else (32.4, 227.0) if "mve" in target.isa else (35.0, 222.0)
     return KernelChoice(
         kernel="layer_norm_portable",
         function="pg_layer_norm",

@@ -14,7 +14,7 @@ from projgen.harness.counting import count_image
 from projgen.harness.records import Record
 from projgen.ir.attrs import AvgPool2d, Conv2d, Gru, Lstm, MaxPool2d
 from projgen.ir.types import DType, Quant
-from projgen.ops import attention, conv, conv_residual, elementwise, linear, pool
+from projgen.ops import attention, conv, conv_residual, elementwise, layer_norm, linear, pool
 from projgen.ops.common import int8_type
 from projgen.ops.record import Sample
 from projgen.ops.recurrent_samples import Case, sample
@@ -95,6 +95,7 @@ def drawn(seed: int) -> Iterator[Sample]:
     yield attention.sample(f"{tag} attention", r(8, 40), r(1, 4), r(3, 16))
     sizes = {"keys": r(9, 40), "width": r(3, 16)}
     yield attention.sample(f"{tag} attention to other steps", r(3, 20), r(1, 4), r(3, 16), **sizes)
+    yield layer_norm.sample(f"{tag} layer norm", r(8, 70), lead=(r(2, 30),))
 
 
 def predictions(target: str, samples: Sequence[Sample]) -> list[Prediction]:

@@ -75,6 +75,11 @@ NETS: dict[str, tuple[Callable[..., object], dict[str, Callable[[], nn.Module]],
     "by hand": (by_hand, QKV, ((STEPS, WIDTH),)),
     "heads by hand": (heads_by_hand, {"qkv": lambda: line(outputs=3 * WIDTH), "fc": line}, ((STEPS, WIDTH),)),
     "merged by hand": (merged_by_hand, QKV, ((STEPS, WIDTH),)),
+    "encoder": (
+        lambda m, x: m.layer(x),
+        {"layer": lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, 20, batch_first=True)},
+        ((STEPS, WIDTH),),
+    ),
     "zero mask": (
         lambda m, x: m.attn(x, x, x, attn_mask=torch.zeros(STEPS, STEPS))[0], {"attn": attend}, ((STEPS, WIDTH),)
     ),
