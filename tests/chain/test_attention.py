@@ -23,7 +23,7 @@ RANKS = {"attn.in_proj": 6, "attn.out_proj": 5, "up": 6}
 
 
 class Block(nn.Module):
-    """Steps of features, embedded; attention and two layers, each after a norm, with a shortcut; the mean, classified."""
+    """Steps of features, embedded; attention and two layers, each after a norm, with a shortcut; their mean."""
 
     def __init__(self) -> None:
         super().__init__()
