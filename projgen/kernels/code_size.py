@@ -78,6 +78,8 @@ _PORTABLE: Final = {
     "pg_conv2d_residual.h": 1046,
     "pg_avg_pool2d.h": 582,
     "pg_max_pool2d.h": 420,
+    "pg_attention.h": 1350 + 128,  # two tables of powers of two
+    "pg_layer_norm.h": 458,
 }
 _PORTABLE_OTHER: Final = 200
 # Portable recurrent kernels, by function, with the reset; beside them the table of tanh that all share.
