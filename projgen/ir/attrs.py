@@ -12,7 +12,7 @@ from typing import Literal
 from projgen.ir.types import ADDED
 
 Activation = Literal["none", "relu", "relu6"]
-UnaryKind = Literal["relu", "relu6", "sigmoid", "tanh", "clip"]
+UnaryKind = Literal["relu", "relu6", "sigmoid", "tanh", "gelu", "gelu_tanh", "clip"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import erf
 
 from projgen.errors import UnsupportedError
 from projgen.ir.attrs import Activation, Add, BatchNorm, Lut, Mul, Unary, UnaryKind
@@ -31,7 +32,7 @@ from projgen.quant.fixed import affine, multipliers, nearest, requantise, to_int
 from projgen.quant.scope import Quantised, QuantScope, Stats
 
 ADD_FACTOR = 1 << 14
-_NAMED: tuple[UnaryKind, ...] = ("relu", "relu6", "sigmoid", "tanh")
+_NAMED: tuple[UnaryKind, ...] = ("relu", "relu6", "sigmoid", "tanh", "gelu", "gelu_tanh")
 
 
 def infer_batch_norm(_attrs: BatchNorm, types: Types) -> TensorType:
@@ -62,6 +63,11 @@ def unary(attrs: Unary, args: Args) -> Array:
             return np.asarray(0.5 + 0.5 * np.tanh(0.5 * x))
         case "tanh":
             return np.asarray(np.tanh(x))
+        case "gelu":
+            return np.asarray(0.5 * x * (1 + erf(x * np.sqrt(0.5).astype(x.dtype))))
+        case "gelu_tanh":
+            inner = np.sqrt(2.0 / np.pi).astype(x.dtype) * (x + x.dtype.type(0.044715) * x**3)
+            return np.asarray(0.5 * x * (1 + np.tanh(inner)))
         case "clip":
             return np.clip(x, attrs.low, attrs.high)
 
@@ -274,6 +280,8 @@ def lut_samples() -> Iterator[Sample]:
     yield lut_sample("lut_relu", Unary("relu"), (5, 3, 2), Quant(0.03, -11), Quant(0.02, -128))
     yield lut_sample("lut_relu6_odd", Unary("relu6"), (37,), Quant(0.07, 5), Quant(0.0235, -128))
     yield lut_sample("lut_sigmoid", Unary("sigmoid"), (3, 4, 4), Quant(0.06, 3), Quant(2.0**-8, -128))
+    yield lut_sample("lut_gelu", Unary("gelu"), (31,), Quant(0.04, -20), Quant(0.03, -122))
+    yield lut_sample("lut_gelu_tanh", Unary("gelu_tanh"), (2, 7), Quant(0.05, 9), Quant(0.025, -121))
     yield lut_sample("lut_tanh_time", Unary("tanh"), (TIME, 6), Quant(0.03, -1), Quant(2.0**-7, 0))
     yield lut_sample("lut_clip", Unary("clip", -0.5, 1.25), (20,), Quant(0.03, 0), Quant(0.0075, -60))
     yield lut_sample("lut_rescale", RESCALE, (16,), Quant(0.05, 9), Quant(0.031, -100))

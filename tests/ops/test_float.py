@@ -117,6 +117,8 @@ UNARY: Mapping[str, Any] = {
     "relu": torch.relu,
     "relu6": F.relu6,
     "sigmoid": torch.sigmoid,
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
     "tanh": torch.tanh,
     "clip": lambda x: torch.clamp(x, -0.3, 0.9),
 }

@@ -169,7 +169,10 @@ def unbuilt(imp: Importer, call: Call) -> Operand:
 # Operators that treat every vector of features alike, whatever axes are in front.
 _BY_FEATURE: dict[str, Handler] = {
     **{op: dense.HANDLERS[op] for op in ("linear", "addmm", "mm", "layer_norm")},
-    **{op: pointwise.HANDLERS[op] for op in ("add", "sub", "mul", "div", "neg", "relu", "relu6", "sigmoid", "tanh")},
+    **{
+        op: pointwise.HANDLERS[op]
+        for op in ("add", "sub", "mul", "div", "neg", "relu", "relu6", "sigmoid", "tanh", "gelu")
+    },
 }
 
 

@@ -22,6 +22,11 @@ def simple(imp: Importer, call: Call) -> Operand:
     return _unary(imp, call, call.activation("self"), ir.Unary(kinds[call.op]))
 
 
+def gelu(imp: Importer, call: Call) -> Operand:
+    kind: ir.UnaryKind = "gelu_tanh" if call.args["approximate"] == "tanh" else "gelu"
+    return _unary(imp, call, call.activation("self"), ir.Unary(kind))
+
+
 def clip(imp: Importer, call: Call) -> Operand:
     """``hardtanh``, ``clamp`` and its one-sided forms; relu and relu6 are recognised."""
     low = _bound(call, ("min", "min_val"), -math.inf)
@@ -157,6 +162,7 @@ IDENTITIES = (
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("relu", "relu6", "sigmoid", "tanh"), simple),
+    "gelu": gelu,
     **dict.fromkeys(("hardtanh", "clamp", "clamp_min", "clamp_max"), clip),
     "add": add,
     "sub": sub,

@@ -179,6 +179,8 @@ CASES: dict[str, Case] = {
     "pad_value": Case("Pad", (3, 5), (ints(0, 1, 2, 0, 0, 3), np.float32(0.5))),
     "pad_opset10": Case("Pad", (3, 5), (), {"pads": [0, 0, 2, 0, 0, 3], "value": -1.0}, opset=10),
     "pad_axes": Case("Pad", (3, 5), (ints(1, 2), None, ints(-1)), opset=18),
+    "gelu": Case("Gelu", (3, 4), (), {}, nn.GELU, opset=20),
+    "gelu_tanh": Case("Gelu", (5,), (), {"approximate": "tanh"}, nn.GELU, opset=20),
     "layer_norm": Case("LayerNormalization", (5, 7), (arr(7), arr(7)), {"epsilon": 1e-3}, nn.LayerNorm),
     "layer_norm_no_bias": Case("LayerNormalization", (7,), (arr(7),), {"axis": 1}, nn.LayerNorm),
     "slice": Case("Slice", (9, 5), (ints(1, 1), ints(8, 100), ints(1, 2), ints(2, 1))),

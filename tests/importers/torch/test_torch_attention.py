@@ -77,7 +77,7 @@ NETS: dict[str, tuple[Callable[..., object], dict[str, Callable[[], nn.Module]],
     "merged by hand": (merged_by_hand, QKV, ((STEPS, WIDTH),)),
     "encoder": (
         lambda m, x: m.layer(x),
-        {"layer": lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, 20, batch_first=True)},
+        {"layer": lambda: nn.TransformerEncoderLayer(WIDTH, HEADS, 20, activation="gelu", batch_first=True)},
         ((STEPS, WIDTH),),
     ),
     "zero mask": (

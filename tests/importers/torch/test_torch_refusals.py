@@ -25,7 +25,7 @@ def _lstm(**options: object) -> nn.Module:
 
 
 CASES: dict[str, tuple[Callable[..., object], dict[str, nn.Module], tuple[int, ...], str]] = {
-    "operator": (lambda m, x: m.act(x), {"act": nn.GELU()}, ROW, r"operator aten\.gelu .*module 'act'"),
+    "operator": (lambda m, x: m.act(x), {"act": nn.Mish()}, ROW, r"operator aten\.mish .*module 'act'"),
     "transposed": (lambda m, x: m.up(x), {"up": nn.ConvTranspose3d(2, 2, 3)}, (2, 4, 4, 4),
                    r"conv_transpose3d .*module 'up'"),
     "proj_size": (lambda m, x: m.rnn(x)[0], {"rnn": _lstm(proj_size=2)}, SEQUENCE, "no proj_size"),

@@ -31,6 +31,11 @@ def _activation(layer: Callable[[], nn.Module]) -> Handler:
     return handler
 
 
+def _gelu(build: Build, call: Call) -> Sequence[Value]:
+    kind = call.attribute("approximate", "none")
+    return [_elementwise(build, call, call.activation(0), nn.GELU(kind if isinstance(kind, str) else kind.decode()))]
+
+
 def _clip(build: Build, call: Call) -> Sequence[Value]:
     x = call.activation(0)
     bounds = []
@@ -182,6 +187,7 @@ OPERATORS: dict[str, Handler] = {
     "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Div": _binary,
+    "Gelu": _gelu,
     "LayerNormalization": _layer_norm,
     "Mul": _binary,
     "Relu": _activation(nn.ReLU),
