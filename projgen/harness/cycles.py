@@ -23,7 +23,9 @@ class CycleTable:
     Attributes:
         load: LDR; load_next: an LDR right after another load or store. store: STR.
         multiple_base: LDM, STM, PUSH, POP of n registers take this + n.
-        mla, long_multiply, divide: MLA; SMULL, UMLAL ...; SDIV, UDIV (a middle value where it varies).
+        mla, divide: MLA; SDIV, UDIV.
+        long_multiply, long_accumulate: SMULL, UMULL; SMLAL, UMLAL, UMAAL. Where a core stops early on small numbers
+            (the M3: 3 to 5 and 4 to 7 cycles) they and the divisions take a middle value.
         taken: added to a branch that is taken, a call or a return.
         loop_end: added to a taken LE or LETP.
         vector: a vector (MVE) instruction, also a vector load or store.
@@ -35,6 +37,7 @@ class CycleTable:
     multiple_base: int = 1
     mla: int = 1
     long_multiply: int = 1
+    long_accumulate: int = 1
     divide: int = 7
     taken: int = 2
     loop_end: int = 0
@@ -44,7 +47,7 @@ class CycleTable:
 TABLES: Final[Mapping[str, CycleTable]] = {
     "cortex-m0": CycleTable(load_next=2, store=2),
     "cortex-m0plus": CycleTable(load_next=2, store=2, taken=1),
-    "cortex-m3": CycleTable(mla=2, long_multiply=4),
+    "cortex-m3": CycleTable(mla=2, long_multiply=4, long_accumulate=6),
     "cortex-m4": CycleTable(),
     "cortex-m7": CycleTable(load=1, multiple_base=0, taken=1),
     "cortex-m33": CycleTable(),
@@ -54,7 +57,8 @@ TABLES: Final[Mapping[str, CycleTable]] = {
 _LOAD: Final = re.compile(r"^(ldr|vldr)(?!ex)")
 _STORE: Final = re.compile(r"^(str|vstr)(?!ex)")
 _MULTIPLE: Final = re.compile(r"^(v?ldm|v?stm|v?push|v?pop)")
-_LONG: Final = re.compile(r"^[su]ml[as]l|^[su]mull|^umaal")
+_LONG: Final = re.compile(r"^[su]mull")
+_LONG_ACCUMULATE: Final = re.compile(r"^[su]ml[as]l|^umaal")
 _MLA: Final = re.compile(r"^ml[as]")
 _MVE: Final = re.compile(r"\.(8|16|32|64|[suif]8|[suif]16|[suif]32|[suif]64|p8)$")
 
@@ -102,6 +106,8 @@ def _cycles(table: CycleTable, instruction: Instruction, code: Disassembly) -> i
         return table.divide
     if _LONG.match(name):
         return table.long_multiply
+    if _LONG_ACCUMULATE.match(name):
+        return table.long_accumulate
     return table.mla if _MLA.match(name) else 1
 
 
