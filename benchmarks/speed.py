@@ -28,7 +28,7 @@ def record(name: str, figures: dict[str, Any]) -> None:
 
 def page(found: dict[str, dict[str, Any]]) -> str:
     """The text of the page."""
-    m, whole = found["moments"], found[MEASURED]
+    m, searched = found["moments"], found[MEASURED]
     lines = [
         *INTRODUCTION.splitlines(),
         "",
@@ -68,9 +68,9 @@ def page(found: dict[str, dict[str, Any]]) -> str:
     lines += [
         "",
         "The closed form leaves out curvature and selection. With the images given again (`data=`), units, ranks and",
-        f"refit are chosen by measured output error: {whole['gathering']:.0f} s of statistics and "
-        f"{whole['compressing']:.0f} s of search, in a",
-        f"process of at most {whole['peak']:.1f} GiB. By stage, as `pca.seconds` and `info.seconds` say:",
+        f"refit are chosen by measured output error: {searched['gathering']:.0f} s of statistics and "
+        f"{searched['compressing']:.0f} s of search, in a",
+        f"process of at most {searched['peak']:.1f} GiB. By stage, as `pca.seconds` and `info.seconds` say:",
     ]
     stages = list(dict.fromkeys(s for f in found.values() for s in f.get("parts", {})))
     lines += ["", "| method | " + " | ".join(stages) + " |", "| --- |" + " ---: |" * len(stages)]

@@ -142,7 +142,7 @@ def compress(
                 how, refit = "measured", best.refit
             else:
                 with clock.stage("factors"):
-                    best = predicted_candidate(known.found, learnables_reduction_goal, prune=prune)
+                    best = predicted_candidate(known.found, learnables_reduction_goal, clock, prune=prune)
             chosen, result, work, narrow = best.chosen, best.model, best.work, best.layers
     else:
         with clock.stage("ranks"):

@@ -12,7 +12,7 @@ from projgen.data import Batches
 from projgen.pca.collect import collect
 from projgen.pca.counting import count_learnables
 from projgen.pca.discover import Layer, owned_copy
-from projgen.progress import Reporter
+from projgen.progress import Clock, Reporter
 from projgen.projection.forecast import LARGE, Forecast, Forecasts, Start, reachable
 from projgen.projection.measure import OutputError, samples_of
 from projgen.projection.predict import Predictor, Weighting
@@ -144,11 +144,13 @@ def _promising(
     return narrower, whole + [f for f in narrower if f.equal][: _MEASURED - len(apart) // 2] + apart
 
 
-def predicted_candidate(found: list[Forecast], goal: float, *, prune: bool | str) -> Candidate:
+def predicted_candidate(found: list[Forecast], goal: float, clock: Clock, *, prune: bool | str) -> Candidate:
     """The network of the wanted size with the least predicted loss, from stored moments alone."""
     budget, fitting = reachable(found, goal, prune=prune)
-    best = min(fitting, key=lambda f: f.loss(budget))
-    start, chosen = best.start, best.work.for_removal(best.size - budget)
+    with clock.stage("selection"):
+        best = min(fitting, key=lambda f: f.loss(budget))
+        start, chosen = best.start, best.work.for_removal(best.size - budget)
+        best.work.prepare(chosen)
     model = realise(best.work, start.model, start.layers, chosen)
     return Candidate(model, best.loss(budget), chosen, start.layers, best.work, best, False)
 

@@ -242,6 +242,15 @@ class Predictor:
             return shared_factors(dense, stats, self.projector(layer, choice), self.source(layer))
         return output_factors(dense, stats, self._regressions(layer), choice)
 
+    def prepare(self, chosen: Mapping[str, Choice]) -> None:
+        """Solve again what the factors of a choice need, where it was let go."""
+        for table in self._tables:
+            layer, choice = table.layer, chosen[table.layer.name]
+            if choice != DENSE and not choice.shared and layer.kind is Kind.CONV:
+                self._starts_for(layer, choice.r_in, choice.separable)
+            elif choice != DENSE and not choice.shared:
+                self._regressions(layer)
+
     def release(self, *, statistics: bool = False) -> None:
         """Let the solved problems go, of a large network hundreds of megabytes: losses and choices stay.
 
@@ -378,9 +387,14 @@ class Predictor:
         return starts
 
     def _starts_for(self, layer: Layer, r_in: int | None, separable: bool) -> list[LeastSquares]:
-        """The least squares of a convolution's groups, extended where a rank beyond the grid's is asked for."""
+        """The least squares of a convolution's groups, extended where a rank beyond the grid's is asked for.
+
+        Of released ones just as far as they are needed.
+        """
         starts = self._starts.get((layer.name, separable), [])
-        if not starts or (r_in is not None and r_in > starts[0].q.shape[1]):
+        if not starts:
+            return self._solve_conv(layer, r_in or 1, separable=separable)
+        if r_in is not None and r_in > starts[0].q.shape[1]:
             return self._solve_conv(layer, None, separable=separable)
         return starts
 
