@@ -41,6 +41,18 @@ class Block(nn.Module):
         return self.fc(h.mean(1))
 
 
+class Steps(nn.Module):
+    """Norms before and behind a recurrent layer, and GELU, over any number of steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(FEATURES), nn.LayerNorm(8)
+        self.lstm, self.fc = nn.LSTM(FEATURES, 8, batch_first=True), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(nn.functional.gelu(self.second(self.lstm(self.first(x))[0])))
+
+
 @cache
 def nets() -> tuple[nn.Module, nn.Module, Tensor]:
     """The net, its projected and unpacked form, and calibration inputs."""
@@ -94,6 +106,9 @@ def test_files_mean_the_same_model(form: str, tmp_path: Path) -> None:
 def test_in_c(target: str, tmp_path: Path) -> None:
     net, small, x = nets()
     saved = load_onnx(projgen.save(small, tmp_path / "net.onnx", x))
-    graphs = {"dense": projgen.quantize(net, x).graph, "projected": projgen.quantize(saved, x).graph}
+    steps = Steps().eval()
+    made = {"dense": net, "projected": saved, "steps": steps}
+    graphs = {name: projgen.quantize(module, x).graph for name, module in made.items()}
+    assert graphs["steps"].has_time
     parts = tuple(part(replace(graph, name=name), draw(graph, 6), name) for name, graph in graphs.items())
     assert compare(build(parts, target, tmp_path / "c"), parts).samples == len(parts)

@@ -16,7 +16,7 @@ from tests.importers.onnx.exporting import EXPORTERS, export, relative_error, ru
 from tests.importers.torch import checks
 from tests.importers.torch.test_torch_attention import Two, build
 
-NAMES = ("self", "weights", "time first", "cross", "by hand", "heads by hand", "merged by hand")
+NAMES = ("self", "weights", "time first", "cross", "by hand", "heads by hand", "merged by hand", "encoder")
 
 
 @pytest.mark.filterwarnings("ignore")
