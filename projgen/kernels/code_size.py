@@ -13,8 +13,15 @@ from typing import Final
 from projgen.kernels.record import Block, KernelChoice
 from projgen.kernels.render import render_block
 
-# Of assembly, by core: most instructions take four bytes, on Armv6-M two.
-_BYTES_A_LINE: Final = {"dsp": 3.85, "mve": 3.62, "thumb1": 2.05, "thumb2": 3.8}
+# Of assembly, by core: most instructions of MVE take four bytes, those of Armv6-M two.
+_BYTES_A_LINE: Final = {"mve": 3.62, "thumb1": 2.05}
+# Elsewhere: what has an encoding of two bytes.
+_SHORT: Final = re.compile(
+    r"(?:\d:)? *(?:mov r\w+, r\w+|movs r[0-7], .*|cmp r\w+, r\w+|cmp r[0-7], #.*"
+    r"|(?:adds|subs|lsls|lsrs|asrs) r[0-7], .*|bx .*|b(?:eq|ne|lt|ge|cc) .*|cbn?z .*"
+    r"|add r(?P<to>\d+), r(?P=to), r\d+|(?:ldr|str) r[0-7], \[sp.*"
+    r"|(?:ldr|str)[bh]? r[0-7], \[r[0-7](?:, #\d+)?\])"
+)
 _TYPES: Final = re.compile(r"_s(8|16)_s(8|16)$")
 _LINE: Final = re.compile(r'"([^"]*)\\n')
 
@@ -98,9 +105,13 @@ _PER_FORM: Final = frozenset({"conv_dsp_call.h.j2", "conv_dsp_im2col.h.j2", "con
 @cache
 def _block_bytes(block: Block) -> float:
     lines = (line.strip() for line in _LINE.findall(render_block(block)))
-    count = sum(1 for line in lines if line and not line.endswith(":") and not line.startswith("."))
-    core = next((name for name in ("mve", "thumb1", "thumb2") if name in block.template), "dsp")
-    return _BYTES_A_LINE[core] * count + _IN_BLOCK.get(block.template, 0 if count else 150)
+    code = [line for line in lines if line and not line.endswith(":") and not line.startswith(".")]
+    core = next((name for name in _BYTES_A_LINE if name in block.template), "")
+    if core:
+        size = _BYTES_A_LINE[core] * len(code)
+    else:
+        size = sum(2.0 if _SHORT.fullmatch(line) else 6.0 if ";" in line else 4.0 for line in code)
+    return size + _IN_BLOCK.get(block.template, 0 if code else 150)
 
 
 def code_units(choice: KernelChoice, *, by_rows: bool = False) -> dict[str, float]:

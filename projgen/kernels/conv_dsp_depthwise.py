@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -142,8 +143,8 @@ def _stores(rows: int, row: int) -> tuple[int, int]:
     return moves, at
 
 
-def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float] | None:
-    """Parameters of the block for kernel height 3 and its instructions a channel."""
+def _fast(g: Geometry, p: Planes, shift: int, clamped: bool, shared: bool) -> tuple[Parameters, float] | None:
+    """Parameters of the block for kernel height 3 and its instructions a channel; ``shared``: for any channels."""
     _, kh, kw, _ = g.w
     (sh, sw), (dh, dw) = g.attrs.stride, g.attrs.dilation
     if kh != 3 or kw > 3 or dh != 1 or sh > 2:
@@ -162,6 +163,8 @@ def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters
     moves = loops * (far + advance(unroll * per_step * columns * channels - at) + 1)
     far, at = _stores(rest, columns * channels)
     moves += far + advance(channels - at - (rows - rest) * columns * channels)
+    if shared:
+        moves = 2 * (steps + rows % per_step) + loops + 2
     column = steps * step + single + moves + (3 * loops + 2 if loops > 1 else 0) + 5
     parameters: Parameters = {
         "taps": kw,
@@ -170,13 +173,13 @@ def _fast(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters
         "columns": columns,
         "tap_step": dw * p.pitch,
         "column_step": sw * p.pitch,
-        "row": columns * channels,
-        "pixel": channels,
+        "row": 0 if shared else columns * channels,
+        "pixel": 0 if shared else channels,
         "unroll": unroll,
         "shift": shift,
         "clamped": int(clamped),
     }
-    return parameters, columns * column + 9 + (2 if clamped else 0)
+    return parameters, columns * column + 9 + (2 if clamped else 0) + (6 if shared else 0)
 
 
 def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters, float] | None:
@@ -212,16 +215,18 @@ def _any(g: Geometry, p: Planes, shift: int, clamped: bool) -> tuple[Parameters,
     return parameters, columns * column + 12
 
 
-def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _depthwise(graph: Graph, node: Node, _target: Target, *, shared: bool) -> KernelChoice | None:
     g = geometry(graph, node)
     if not g.is_depthwise or {g.x.dtype, g.y.dtype} != {DType.INT8}:
         return None
     requant, zero = matrix_numerics(node).requant, matrix_numerics(node).input_zero_point
     p, clamped = planes(g, whole_words=True), is_clamped(graph, node)
     layout: TripleTable | TapTable
-    found = _fast(g, p, requant.shift, clamped)
+    found = _fast(g, p, requant.shift, clamped, shared)
     if found is not None:
         kind, layout = "depthwise", TripleTable(g.w)
+    elif shared:
+        return None
     else:
         p = planes(g, whole_words=False)
         found = _any(g, p, requant.shift, clamped)
@@ -237,13 +242,13 @@ def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     pad = (zero & 0xFFFF) * 0x10001
     same = g.x.step_shape == g.y.step_shape and g.attrs.stride == (1, 1)
     return KernelChoice(
-        kernel="depthwise_dsp",
+        kernel=f"depthwise_dsp{'_shared' if shared else ''}",
         function=function,
         struct="pg_depthwise_dsp_params",
         fields={
             "table": TableRef("table"),
             "plane": (width * inputs, inputs, p.copied_columns, p.pairs, p.pitch, p.bytes, pad, p.lead, p.tail),
-            "out": (requant.zero_point, requant.low, requant.high),
+            "out": (requant.zero_point, requant.low, requant.high, channels),
             "channels": inputs,
             "multiplier": channels // inputs,
             "table_words": made.data.size // channels,
@@ -261,4 +266,7 @@ def _depthwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     )
 
 
-KERNELS = (KernelDef("depthwise_dsp", "conv2d", frozenset({"dsp"}), _depthwise),)
+KERNELS = (
+    KernelDef("depthwise_dsp", "conv2d", frozenset({"dsp"}), partial(_depthwise, shared=False)),
+    KernelDef("depthwise_dsp_shared", "conv2d", frozenset({"dsp"}), partial(_depthwise, shared=True)),
+)

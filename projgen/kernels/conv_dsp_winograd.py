@@ -234,14 +234,15 @@ class _RowForm:
     kernel: str
     prefix: str
     parts: int
-    per_pair: int  # instructions of two outputs and tiles beside products and subroutine calls
+    starts: int  # instructions that begin sums where the products are a subroutine
+    per_pair: int  # of two outputs and tiles beside products and subroutine calls
     per_tiles: int  # of two tiles beside outputs and pointers to rows
     transform: float  # of two tiles of one quad
     per_row: int  # of an input row beside its copy and transform
 
 
-_F23 = _RowForm("winograd1d_dsp", "winograd1d", 4, 27, 25, 44.5, 108)
-_STRIDE2 = _RowForm("winograd_stride2_dsp", "winograd_stride2", 5, 15, 13, 51.5, 94)
+_F23 = _RowForm("winograd1d_dsp", "winograd1d", 4, 2, 22, 25, 44.5, 108)
+_STRIDE2 = _RowForm("winograd_stride2_dsp", "winograd_stride2", 5, 6, 15, 13, 51.5, 94)
 
 
 def _by_rows(
@@ -272,7 +273,9 @@ def _by_rows(
         "wide": int(g.y.dtype is DType.INT16),
     }
     transform: Parameters = {"function": source, "quads": quads, "pairs": pairs, "wide": int(g.x.dtype is DType.INT16)}
-    calls = form.parts * kernel_h if unrolled else form.parts * (4 + (2 if kernel_h > 1 else 0) + kernel_h) + 6
+    calls = (
+        form.parts * kernel_h if unrolled else form.parts * (4 + (2 if kernel_h > 1 else 0) + kernel_h) + form.starts
+    )
     each = form.parts * 10 * kernel_h * quads + calls + form.per_pair + _finish(graph, node, 8, 2)
     per_tiles = outputs // 2 * each + (2 * form.parts + 3) * kernel_h + form.per_tiles
     tail = 20 + 0.9 * (out_w % 4) * outputs * g.y.dtype.bytes if out_w % 4 else 0

@@ -22,7 +22,7 @@ _MARGIN: Final = 1.1
 _A_LAYER: Final = 90.0  # bytes of its parameters and its call
 _A_MODEL: Final = 60.0  # of the interface
 STEPS: Final = 16  # that count for a sequence of any length
-SHARE_A_BYTE: Final = 1 / 150_000  # of all instructions that a byte of code is worth where flash is not favoured
+SHARE_A_BYTE: Final = 1 / 70_000  # of all instructions that a byte of code is worth where flash is not favoured
 
 Chosen = dict[str, KernelChoice]
 

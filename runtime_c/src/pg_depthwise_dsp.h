@@ -25,6 +25,7 @@ typedef struct {
     int32_t zero_point; /* of the output */
     int32_t low;        /* smallest and largest output; read where they are not the type's */
     int32_t high;
+    int32_t pixel; /* bytes of an output pixel */
 } pg_depthwise_dsp_out;
 
 typedef struct {

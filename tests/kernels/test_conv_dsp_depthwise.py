@@ -66,14 +66,14 @@ def planar(samples: list[Sample]) -> list[tuple[Sample, KernelChoice]]:
 
 def work(samples: list[Sample]) -> list[tuple[Sample, KernelChoice]]:
     """Each sample with every kernel that fits."""
-    rows = [(s, c) for s in samples if (c := choice_of(s, "depthwise_rows_dsp")) is not None]
-    return planar(samples) + rows
+    others = ("depthwise_dsp_shared", "depthwise_rows_dsp")
+    return planar(samples) + [(s, c) for k in others for s in samples if (c := choice_of(s, k)) is not None]
 
 
 @pytest.mark.parametrize("target", ["cortex-m4", "cortex-m7", "cortex-m33"])
 def test_bytes_on_cores(target: str, tmp_path: Path) -> None:
     todo = work(hard())
-    assert len({c.kernel for _, c in todo}) == 2
+    assert len({c.kernel for _, c in todo}) == 3
     assert differing(build(todo, target, tmp_path), [s for s, _ in todo]) == {}
 
 
