@@ -64,17 +64,23 @@ _DRIVERS: Final = {
     "pg_winograd_rows_map": 270,
     "pg_conv2d_direct_dsp": 110,
     "pg_depthwise_dsp_map": 264,
-    "pg_conv2d_mve": 580,
+    "pg_conv2d_mve": 260,
     "pg_conv2d_mve_gathered": 552,
     "pg_depthwise_mve": 448,
-    "pg_pointwise_mve": 374,
+    "pg_pointwise_mve": 25,
     "pg_conv2d_thumb1_s8": 528,
     "pg_conv2d_thumb1_residual": 560,
     "pg_depthwise_thumb1_map": 154,
 }
 _DRIVER_OTHER: Final = 230
 # What the forms of a driver for whole maps and for rows have in common.
-_BOTH_FORMS: Final = {"pg_winograd2d_map": 812, "pg_winograd_rows_map": 136, "pg_conv2d_direct_dsp": 242}
+_BOTH_FORMS: Final = {
+    "pg_winograd2d_map": 812,
+    "pg_winograd_rows_map": 136,
+    "pg_conv2d_direct_dsp": 242,
+    "pg_pointwise_mve": 370,
+    "pg_conv2d_mve": 320,
+}
 _BOTH_FORMS_OF_BLOCK: Final = {"conv_dsp_im2col.h.j2": 500}
 # A portable kernel, instantiated for its types, by the last of its source files.
 _PORTABLE: Final = {

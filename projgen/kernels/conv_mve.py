@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.kernels import conv_mve_block as blocks
@@ -34,14 +35,17 @@ def _pixels(total: int, width: int) -> int:
     return 3 if width == 3 else min(4, total)
 
 
-def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _pointwise(graph: Graph, node: Node, _target: Target, *, shared: bool) -> KernelChoice | None:
+    """The choice for a node; ``shared``: with pixels of whole vectors, whose block serves more widths."""
     g = geometry(graph, node)
     if not g.is_pointwise or g.attrs.stride != (1, 1) or not blocks.fits(node, g):
         return None
     height, width, outputs = g.y.step_shape
     inputs, total, itemsize = g.w[3], height * width, g.x.dtype.bytes
-    pixels, pitch = _pixels(total, width), word_pitch(inputs, itemsize)
     vectors = -(-inputs * itemsize // 16)
+    pixels, pitch = _pixels(total, width), 16 * vectors if shared else word_pitch(inputs, itemsize)
+    if shared and pitch == word_pitch(inputs, itemsize):
+        return None
     made = blocks.make(graph, node, g, blocks.lines(1, 1, 1, 1, pixels, pitch, vectors), flat=True)
     if made is None:
         return None
@@ -59,7 +63,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     in_row = width // pixels + last
     copies = copied(width, inputs, itemsize, pitch) + last * copied(pixels, inputs, itemsize, pitch)
     return KernelChoice(
-        kernel="pointwise_residual_mve" if residual else "pointwise_mve",
+        kernel=f"pointwise{'_residual' if residual else ''}_mve{'_shared' if shared else ''}",
         function=function,
         struct=struct,
         fields={
@@ -273,10 +277,13 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     )
 
 
+_MVE = frozenset({"mve"})
 KERNELS = (
-    KernelDef("pointwise_mve", "conv2d", frozenset({"mve"}), _pointwise),
-    KernelDef("conv2d_mve", "conv2d", frozenset({"mve"}), _over_lines),
-    KernelDef("conv2d_mve_gathered", "conv2d", frozenset({"mve"}), _gathered),
-    KernelDef("pointwise_residual_mve", "conv2d_residual", frozenset({"mve"}), _pointwise),
-    KernelDef("conv2d_residual_mve", "conv2d_residual", frozenset({"mve"}), _over_lines),
+    KernelDef("pointwise_mve", "conv2d", _MVE, partial(_pointwise, shared=False)),
+    KernelDef("pointwise_mve_shared", "conv2d", _MVE, partial(_pointwise, shared=True)),
+    KernelDef("conv2d_mve", "conv2d", _MVE, _over_lines),
+    KernelDef("conv2d_mve_gathered", "conv2d", _MVE, _gathered),
+    KernelDef("pointwise_residual_mve", "conv2d_residual", _MVE, partial(_pointwise, shared=False)),
+    KernelDef("pointwise_residual_mve_shared", "conv2d_residual", _MVE, partial(_pointwise, shared=True)),
+    KernelDef("conv2d_residual_mve", "conv2d_residual", _MVE, _over_lines),
 )

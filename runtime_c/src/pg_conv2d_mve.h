@@ -48,7 +48,7 @@ PG_INLINE void pg_conv2d_mve_sides(const pg_conv2d_mve_params *p, void *lines, b
 }
 
 /* Channels first .. first + count - 1 of a row of the map (NULL: padding) to a line. */
-PG_INLINE void pg_conv2d_mve_load(const pg_conv2d_mve_params *p, void *line, const void *row, int32_t first,
+PG_KERNEL void pg_conv2d_mve_load(const pg_conv2d_mve_params *p, void *line, const void *row, int32_t first,
                                   int32_t count, bool wide) {
     const pg_conv_mve_lines lines = p->lines;
     const int32_t size = wide ? 2 : 1;
@@ -104,7 +104,7 @@ PG_INLINE void pg_conv2d_mve_streamed(const pg_conv2d_mve_params *p, void *memor
 
 /* One output row from its lines. The last block overlaps the one before it where blocks don't fill the row.
  */
-PG_INLINE void pg_conv2d_mve_blocks(const pg_conv2d_mve_params *p, pg_conv_mve_run *run, const void **lines,
+PG_KERNEL void pg_conv2d_mve_blocks(const pg_conv2d_mve_params *p, pg_conv_mve_run *run, const void **lines,
                                     int32_t group, const int8_t *residual, void *y) {
     const uint32_t *stream = p->stream + group * p->group_words;
     const int32_t pixels = p->block.pixels;

@@ -23,7 +23,7 @@ typedef struct {
  * are no longer. The last pixels are computed together with as many before them as a block takes: these are
  * set aside first. Scratch: two operands, one of p->operand pixels and one of a block's, and 16 bytes that
  * may be read. */
-PG_INLINE void pg_pointwise_mve_pixels(const pg_pointwise_mve_params *p, pg_conv_mve_run *run, const void *x,
+PG_KERNEL void pg_pointwise_mve_pixels(const pg_pointwise_mve_params *p, pg_conv_mve_run *run, const void *x,
                                        const int8_t *residual, void *y, void *scratch, int32_t count) {
     const int32_t pixels = p->block.pixels;
     const bool x_wide = p->block.x_wide;
