@@ -24,7 +24,7 @@ from tests.kernels.rig import TRAPS, Case, Library
 from tests.kernels.single_node import build, choice_of, chosen, differing, extreme, instructions
 
 TARGET = "cortex-m55"
-KERNELS = ("pointwise_mve", "conv2d_mve", "conv2d_mve_gathered")
+KERNELS = ("pointwise_mve", "pointwise_mve_shared", "conv2d_mve", "conv2d_mve_gathered")
 SAME = (1, 1, 1, 1)
 GENERATED = (Phase.explicit, Phase.reuse, Phase.generate)  # an example is an image: shrinking would take minutes
 
