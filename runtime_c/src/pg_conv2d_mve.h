@@ -48,7 +48,7 @@ PG_INLINE void pg_conv2d_mve_sides(const pg_conv2d_mve_params *p, void *lines, b
 }
 
 /* Channels first .. first + count - 1 of a row of the map (NULL: padding) to a line. */
-PG_KERNEL void pg_conv2d_mve_load(const pg_conv2d_mve_params *p, void *line, const void *row, int32_t first,
+PG_INLINE void pg_conv2d_mve_load(const pg_conv2d_mve_params *p, void *line, const void *row, int32_t first,
                                   int32_t count, bool wide) {
     const pg_conv_mve_lines lines = p->lines;
     const int32_t size = wide ? 2 : 1;
