@@ -69,10 +69,10 @@ def test_recurrent_layers_are_fast_though_flash_is_favoured(target: str) -> None
 
 
 def test_a_limit_of_flash_takes_back_what_saves_least_a_byte(sizes: dict[str, Units]) -> None:
-    """Each of three layers may be faster for more flash: 100, 10 and 40 instructions a byte."""
+    """Each of three layers may be faster for more flash: 100, 25 and 40 instructions a byte."""
     able = {
         n: [choice(f"fast_{n}", 5e5 - rate * more), choice(f"plain_{n}", 5e5)]
-        for n, rate, more in (("a", 100, 1000), ("b", 10, 2000), ("c", 40, 1500))
+        for n, rate, more in (("a", 100, 1000), ("b", 25, 2000), ("c", 40, 1500))
     }
     sizes |= {f"fast_{n}": {f"fast_{n}": 500.0 + more} for n, more in (("a", 1000), ("b", 2000), ("c", 1500))}
     sizes |= {f"plain_{n}": {f"plain_{n}": 500.0} for n in "abc"}
