@@ -44,8 +44,9 @@ def test_every_stage_in_order_and_the_same_again(tmp_path: Path) -> None:
     assert "batch_norm(" in found["00-import.txt"]
     assert "batch_norm(" not in found["07-fold_affine.txt"] and "(float)" in found["07-fold_affine.txt"]
     assert "activation=relu" in found[f"{len(PIPELINE):02d}-remove_dead.txt"]
-    assert ": int16[3] s=" in found["16-quantise.txt"] and "requant=Requant(" in found["16-quantise.txt"]
-    assert found["18-schedule.txt"].startswith("schedule model on host\n") and "@arena+" in found["18-schedule.txt"]
+    quantised, scheduled = (found[f"{stages.index(name):02d}-{name}.txt"] for name in ("quantise", "schedule"))
+    assert ": int16[3] s=" in quantised and "requant=Requant(" in quantised
+    assert scheduled.startswith("schedule model on host\n") and "@arena+" in scheduled
     assert str(tmp_path) not in "".join(found.values())
     again = tmp_path / "again"
     compile_model(net(), calibration=images(), target="host", out=tmp_path / "b", dump_ir=again)
@@ -84,7 +85,7 @@ def test_a_model_that_does_not_fit_has_all_its_stages(tmp_path: Path) -> None:
     with pytest.raises(FitError):
         compile_model(large, calibration=torch.randn(4, 600), target="cortex-m0", out=tmp_path / "out",
                       dump_ir=tmp_path / "ir")  # fmt: skip
-    assert list(texts(tmp_path / "ir"))[-1] == "18-schedule.txt"
+    assert list(texts(tmp_path / "ir"))[-1].endswith("-schedule.txt")
 
 
 @pytest.mark.parametrize("inside", [".", "ir"])

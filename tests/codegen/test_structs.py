@@ -52,7 +52,7 @@ def test_every_struct_of_the_runtime_is_read() -> None:
 
 
 def test_emitted(tmp_path: Path) -> None:
-    emit(depthwise_pointwise(9, 7, 8, 8), tmp_path, target="cortex-m0")
+    emit(depthwise_pointwise(9, 7, 8, 8), tmp_path, target="cortex-m0", kernels="portable")
     text = (tmp_path / "net.c").read_text()
     assert "    .window = {\n        .in_h = 9, .in_w = 7, .in_c = 8,\n" in text
     assert re.search(r"\.out = \{\n        \.shift = \d+,\n        \.zero_point = -?\d+,\n", text)

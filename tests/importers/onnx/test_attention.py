@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,13 @@ from tests.importers.torch.test_torch_attention import Two, build
 NAMES = ("self", "weights", "time first", "cross", "by hand", "heads by hand", "merged by hand", "encoder")
 
 
+BAKED = ("merged by hand", "torchscript", True)  # PyTorch's exporter bakes the batch in, though asked not to
+CASES = [case for case in product(NAMES, EXPORTERS, (True, False)) if case != BAKED]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("is_open", [True, False], ids=["open batch", "baked batch"])
-@pytest.mark.parametrize("exporter", EXPORTERS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "exporter", "is_open"), CASES)
 def test_exported(name: str, exporter: str, is_open: bool, tmp_path: Path) -> None:
-    if (name, exporter, is_open) == ("merged by hand", "torchscript", True):
-        pytest.skip("PyTorch's exporter bakes this module's batch in")
     model, inputs = build(name)
     path = export(model, inputs, tmp_path / "net.onnx", exporter, is_batch_open=is_open)
     loaded = load_onnx(path)

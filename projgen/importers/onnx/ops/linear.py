@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -108,7 +109,7 @@ def _apply(
 
 def _rows_apart(x: Activation) -> Activation:
     """The input of a layer, its rows in several axes where they are several merged, such as batch and time."""
-    return x if x.view.is_plain else Activation(x.view.parted(1), x.dtype)
+    return x if x.view.is_plain else replace(x, view=x.view.parted(1))
 
 
 def _output(build: Build, node: fx.Node, x: Activation, features: int) -> Activation:
