@@ -19,6 +19,7 @@ which the reset gate multiplies and which therefore can't be merged.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ def _spread(ranks: Ranks, cells: int, what: str) -> tuple[Rank, ...]:
     return spread
 
 
-class _ProjectedRNN(nn.Module):
+class _ProjectedRNN(nn.Module, ABC):
     """What the two projected recurrent layers share: parameters per cell, shapes, initial states."""
 
     GATES = 0
@@ -161,11 +162,13 @@ class _ProjectedRNN(nn.Module):
         assert factor is not None
         return factor if q is None else factor @ q.t()
 
+    @abstractmethod
     def _add_bias(self, index: int, factory: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Registers the biases of one cell: parameters, and buffers of zeros where the stock layer has more."""
 
+    @abstractmethod
     def _biases(self, index: int) -> list[Tensor]:
-        raise NotImplementedError
+        """The two biases of one cell as the stock layer takes them, each of shape (gates*H,)."""
 
     def dense_weights(self) -> list[Tensor]:
         """The parameters that the stock layer of the same function has, in its order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,42 +9,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import nn
 
 from projgen.errors import InputError, UnsupportedError
 from projgen.importers.onnx import load_onnx
 from projgen.importers.onnx.ops import OPERATORS, SUPPORTED
+from tests.importers.onnx.building import arr, ints, model, sample
 from tests.importers.onnx.exporting import relative_error, run_onnx, run_torch
-
-RNG = np.random.default_rng(7)
-
-
-def arr(*shape: int, scale: float = 0.5) -> np.ndarray:
-    return (RNG.standard_normal(shape) * scale).astype(np.float32)
-
-
-def ints(*values: int) -> np.ndarray:
-    return np.array(values, dtype=np.int64)
-
-
-def model(
-    nodes: Sequence[onnx.NodeProto],
-    shapes: Sequence[Sequence[int | str]],
-    constants: dict[str, np.ndarray] | None = None,
-    outputs: Sequence[str] = ("y",),
-    opset: int = 17,
-) -> onnx.ModelProto:
-    """A model with inputs x, x2, ... of these shapes."""
-    names = ["x", *(f"x{index}" for index in range(2, len(shapes) + 1))]
-    graph = helper.make_graph(
-        list(nodes),
-        "g",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in zip(names, shapes, strict=True)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(array, name) for name, array in (constants or {}).items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +182,6 @@ CASES: dict[str, Case] = {
 }
 
 
-def sample(shape: Sequence[int], batch: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_operator_agrees_with_onnxruntime(name: str) -> None:
     case = CASES[name]
@@ -240,37 +207,6 @@ def test_operator_with_a_baked_batch_takes_any(name: str, batch: int) -> None:
 def test_every_operator_of_the_table_has_a_case_or_its_own_test() -> None:
     elsewhere = {"LSTM", "GRU", "Concat", "Shape", "ConstantOfShape", "Split"}
     assert {case.op for case in CASES.values()} | elsewhere == set(OPERATORS)
-
-
-@pytest.mark.parametrize("pieces", [(2, 3, 1), None], ids=["stated", "even"])
-def test_split(pieces: tuple[int, ...] | None) -> None:
-    split = helper.make_node("Split", ["x", *(["p"] if pieces else [])], ["a", "b", "c"], name="s", axis=2)
-    proto = model(
-        [split, helper.make_node("Concat", ["c", "a", "b"], ["y"], name="j", axis=2)],
-        [("batch", 4, 6)],
-        {"p": ints(*pieces)} if pieces else {},
-    )
-    x = sample((4, 6), 5)
-    assert relative_error(run_torch(load_onnx(proto), [x]), run_onnx(proto, [x])) <= 1e-6
-
-
-def test_split_refuses_the_batch_and_counts_its_pieces() -> None:
-    def split(pieces: tuple[int, ...], axis: int) -> onnx.ModelProto:
-        nodes = [
-            helper.make_node("Split", ["x", "p"], ["a", "b"], name="s", axis=axis),
-            helper.make_node("Concat", ["a", "b"], ["y"], name="j", axis=1),
-        ]
-        return model(nodes, [("batch", 6)], {"p": ints(*pieces)})
-
-    with pytest.raises(UnsupportedError, match=r"Split .*along an axis whose length is open"):
-        load_onnx(split((1, 1), 0))
-    with pytest.raises(UnsupportedError, match=r"Split .*one is empty"):
-        load_onnx(split((6, 0), 1))
-    with pytest.raises(InputError, match=r"Split .*pieces of \[3, 4\] of an axis of 6"):
-        load_onnx(split((3, 4), 1))
-
-
-Weights = Callable[[int, int, int], dict[str, np.ndarray]]
 
 
 def recurrent(kind: str, directions: int, steps: int | str, batch: int | str, **attrs: Any) -> onnx.ModelProto:
