@@ -46,7 +46,9 @@ def rank_units(group: Group, model: nn.Module, stats: Mapping[tuple[str, int], L
         found = _consumer_statistics(consumer, group.size, model, stats)
         if found is None:
             return None
-        covariances.append(found[0] + _RIDGE * np.trace(found[0]) / group.size * np.eye(group.size))
+        ridge = _RIDGE * float(np.trace(found[0])) / group.size
+        # Units that are zero on all data tell nothing of each other: none is merged into another.
+        covariances.append(found[0] + (ridge if ridge > 0.0 else 1.0) * np.eye(group.size))
         weights.append(found[1])
     if not covariances:
         return None

@@ -33,6 +33,7 @@ from projgen.projection.predict import Predictor
 from projgen.projection.ranks import DENSE, Choice
 
 _RIDGE = 1e-5
+_ROUNDING = 1e-12
 _CHUNK_VALUES = 4_000_000
 
 
@@ -122,7 +123,9 @@ def _refit(dense: DenseWeights, stats: LayerStats, joint: list[MomentSummary]) -
             s, x = second[:columns, :columns], second[:columns, columns:]
         else:
             s, x = read.covariance, moments.covariance[:columns, columns:]
-        ridge = _RIDGE * float(np.trace(s)) / columns + 1e-300
+        # What hardly varies beside its mean has a covariance of rounding errors alone, which must not be inverted.
+        scale = max(_RIDGE * float(np.trace(s)), _ROUNDING * float(np.trace(read.second)))
+        ridge = scale / columns + 1e-300
         prior = flat[group]
         weight = np.linalg.solve(s + ridge * np.eye(columns), x + ridge * prior.T).T
         weights.append(weight)
