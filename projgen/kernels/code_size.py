@@ -28,7 +28,7 @@ _LINE: Final = re.compile(r'"([^"]*)\\n')
 # C beside the assembly of a block, by template.
 _IN_BLOCK: Final = {
     "avg_pool_dsp.h.j2": 266,
-    "avg_pool_mve.h.j2": 262,
+    "avg_pool_mve_call.h.j2": 266,
     "conv_dsp_call.h.j2": 28,
     "conv_dsp_im2col.h.j2": 170,
     "conv_mve_call.h.j2": 34,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -158,7 +159,8 @@ def _dsp(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> 
     )
 
 
-def _mve(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
+def _mve(graph: Graph, node: Node, _target: Target, *, together: int = 0) -> KernelChoice | None:
+    """``together``: vectors of inputs that the loop of a block for every size takes; 0: a block of its own size."""
     x, y = graph.arg(node, "x").type, graph.type(node.output)
     requant = matrix_numerics(node).requant
     wide_x, wide_y = x.dtype is DType.INT16, y.dtype is DType.INT16
@@ -167,17 +169,25 @@ def _mve(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     outputs, inputs = graph.data(node, "w").shape
     layout = VectorStream(outputs, inputs, 8 if wide_x else 16)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
-    tail, partial = inputs % layout.lanes, outputs % 8 != 0
-    unrolled = layout.chunks <= UNROLLED_CHUNKS
+    tail, odd = inputs % layout.lanes, outputs % 8 != 0
+    chunks, unrolled = layout.chunks, layout.chunks <= UNROLLED_CHUNKS
     clamped = (requant.low, requant.high) != (y.dtype.low, y.dtype.high)
-    function = f"pg_linear_mve_{SUFFIX[x.dtype]}_{SUFFIX[y.dtype]}_k{inputs}"
-    function += ("_partial" if partial else "") + (f"_shift{requant.shift}" if requant.shift else "")
-    function += "_clamped" if clamped else ""
-    around = 15 + (0 if unrolled else 5) + (2 if partial else 0) + (5 if clamped else 0)
-    per_block = 17 * layout.chunks + (2 if tail else 0) + around + (0 if unrolled else layout.chunks // 4)
+    size = f"_k{inputs}{'_partial' if odd else ''}"
+    if together:
+        size, tail, odd, unrolled = "" if together > 1 else "_looped", 0, True, False
+    function = f"pg_linear_mve_{SUFFIX[x.dtype]}_{SUFFIX[y.dtype]}{size}"
+    function += (f"_shift{requant.shift}" if requant.shift else "") + ("_clamped" if clamped else "")
+    per_block = 14 + (0 if wide_y else 1) + (5 if clamped else 0 if wide_y else 1)
+    per_block += (2 if odd else 0) + (2 if requant.shift else 0)
+    if together == 1:
+        per_block += 1 + 21 * chunks
+    else:
+        vectors = chunks - (1 if tail or together else 0)
+        per_block += 17 * chunks + (0 if unrolled else 2 + 2 * max(1, -(-vectors // 8)) + (0 if wide_y else 1))
+        per_block += (2 if odd else 1) if tail or together else 0
     rows = rows_of(x)
     return KernelChoice(
-        kernel="linear_mve",
+        kernel="linear_mve" + {0: "", 1: "_looped", 8: "_shared"}[together],
         function=function,
         struct="pg_linear_mve_params",
         fields={
@@ -199,16 +209,17 @@ def _mve(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
                     ("function", function),
                     ("wide_x", int(wide_x)),
                     ("wide_y", int(wide_y)),
-                    ("chunks", layout.chunks),
+                    ("together", together),
+                    ("chunks", 0 if together else chunks),
                     ("tail", tail),
                     ("unrolled", int(unrolled)),
-                    ("partial", int(partial)),
+                    ("partial", int(odd)),
                     ("shift", requant.shift),
                     ("clamped", int(clamped)),
                 ),
             ),
         ),
-        instructions=rows * (-(-outputs // 8) * per_block + 22.0) + 13.0,
+        instructions=rows * (-(-outputs // 8) * per_block + (38.0 if together == 8 else 22.0)) + 13.0,
     )
 
 
@@ -217,4 +228,6 @@ KERNELS = (
     KernelDef("linear_dsp", "linear", frozenset({"dsp"}), _dsp),
     KernelDef("linear_dsp_looped", "linear", frozenset({"dsp"}), _dsp_looped),
     KernelDef("linear_mve", "linear", frozenset({"mve"}), _mve),
+    KernelDef("linear_mve_shared", "linear", frozenset({"mve"}), partial(_mve, together=8)),
+    KernelDef("linear_mve_looped", "linear", frozenset({"mve"}), partial(_mve, together=1)),
 )

@@ -73,12 +73,19 @@ class _Search:
             units |= self.of(choice)
         return sum(self.alone(*item) for item in self.chosen.items()) + self.code_price * sum(units.values())
 
-    def attempt(self, names: Sequence[str], banned: str = "", free: frozenset[str] = frozenset()) -> bool:
-        """Choose ``names`` anew one after the other; kept if the whole is better."""
+    def attempt(
+        self, names: Sequence[str], banned: str = "", free: frozenset[str] = frozenset(), beside: bool = False
+    ) -> bool:
+        """Choose ``names`` anew one after the other; kept if the whole is better.
+
+        ``beside``: each while the units of those after it are still there.
+        """
         before, kept = self.total(), {n: self.chosen[n] for n in names}
-        for name in names:
+        for name in () if beside else names:
             self.remove(name)
         for name in names:
+            if beside:
+                self.remove(name)
             fitting = [c for c in self.able[name] if banned not in self.of(c)] if banned else self.able[name]
             self.add(name, self.cheapest(name, fitting or [kept[name]], free))
         if self.total() < before * (1 - 1e-9):
@@ -100,6 +107,7 @@ class _Search:
             for unit in sorted({u for choices in self.able.values() for c in choices for u in self.of(c)}):
                 drawn = [n for n, choices in self.able.items() if any(unit in self.of(c) for c in choices)]
                 improved |= self.attempt(drawn, free=frozenset({unit}))
+                improved |= self.attempt(drawn, free=frozenset({unit}), beside=True)
             if not improved:
                 return
 

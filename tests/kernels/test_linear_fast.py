@@ -21,7 +21,10 @@ from projgen.targets import load_target
 from tests.kernels import draws
 from tests.kernels.rig import TRAPS, Library, cases
 
-FAST = [("cortex-m4", "linear_dsp"), ("cortex-m4", "linear_dsp_looped"), ("cortex-m55", "linear_mve")]
+FAST = [
+    *(("cortex-m4", name) for name in ("linear_dsp", "linear_dsp_looped")),
+    *(("cortex-m55", name) for name in ("linear_mve", "linear_mve_shared", "linear_mve_looped")),
+]
 
 
 def choice(made: Sample, target: str, name: str) -> KernelChoice | None:

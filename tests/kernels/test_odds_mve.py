@@ -46,8 +46,10 @@ def work() -> list[tuple[Sample, KernelChoice]]:
         avg_sample("windows", (7, 9, 12), AvgPool2d((3, 2), (2, 2), (1, 1, 1, 0)), IN, OUT),
         avg_sample("largest", (15, 17, 9), AvgPool2d((15, 17), (1, 1)), IN, OUT),
         avg_sample("larger", (16, 17, 21), AvgPool2d((16, 16), (1, 1)), IN, OUT),
+        avg_sample("larger map", (16, 17, 24), AvgPool2d((16, 17), (1, 1)), IN, OUT),
+        avg_sample("padded map", (4, 4, 24), AvgPool2d((4, 4), (9, 9), (1, 1, 1, 1)), IN, OUT),
     ]
-    samples += [*pools, *(clamped(s) for s in pools[-4:]), *max_samples()]
+    samples += [*pools, *(clamped(s) for s in pools[-6:]), *max_samples()]
     samples += [
         pool._max_sample("odd channels", (7, 6, 7), MaxPool2d((3, 2), (2, 1), (1, 1, 0, 1)), IN),
         pool._max_sample("many channels", (4, 5, 35), MaxPool2d((4, 5), (1, 1)), IN),
@@ -55,8 +57,14 @@ def work() -> list[tuple[Sample, KernelChoice]]:
         *(s for s in lut_samples() if not s.graph.has_time),
     ]
     found = [(s, choice_of(s, f"{s.graph.nodes[0].op}_mve", TARGET)) for s in samples]
+    found += [(s, choice_of(s, "avg_pool2d_mve_whole", TARGET)) for s in pools + [clamped(s) for s in pools]]
     fitting = [(s, c) for s, c in found if c is not None]
-    assert {c.kernel for _, c in fitting} == {f"{op}_mve" for op in ("add", "mul", "lut", "avg_pool2d", "max_pool2d")}
+    assert {c.kernel for _, c in fitting} == {
+        *(f"{op}_mve" for op in ("add", "mul", "lut", "avg_pool2d", "max_pool2d")),
+        "avg_pool2d_mve_whole",
+    }
+    whole = {c.function.removeprefix("pg_avg_pool_mve_window") for _, c in fitting if c.kernel.endswith("_whole")}
+    assert whole >= {"", "_clamped", "_wide", "_wide_clamped"}
     assert any("_wide" in c.function for _, c in fitting)
     assert any(s.graph.type(s.graph.inputs[0].value).dtype is DType.INT16 for s, _ in fitting)
     return fitting
@@ -74,13 +82,18 @@ def test_plain_c_under_sanitizers(tmp_path: Path) -> None:
 def test_instructions(tmp_path: Path) -> None:
     limits = {
         "mean": (avg_sample("mean", (25, 5, 64), AvgPool2d((25, 5), (1, 1)), IN, OUT), 8000, 0.43),
+        "mean of a map": (avg_sample("mean", (5, 5, 24), AvgPool2d((5, 5), (1, 1)), IN, OUT), 600, 0.7),
         "maximum": (pool._max_sample("maximum", (16, 16, 32), MaxPool2d((2, 2), (2, 2)), IN), 2048, 4.5),
         "sum": (binary("add", 4096), 4096, 2.27),
         "product": (binary("mul", 4096), 4096, 1.77),
         "table": (next(iter(lut_samples())), 24, 1.5),
     }
     samples = [s for s, _, _ in limits.values()]
-    choices = [choice_of(s, f"{s.graph.nodes[0].op}_mve", TARGET) for s in samples]
+    wholes = [name == "mean of a map" for name in limits]
+    choices = [
+        choice_of(s, f"{s.graph.nodes[0].op}_mve{'_whole' if whole else ''}", TARGET)
+        for s, whole in zip(samples, wholes, strict=True)
+    ]
     todo = [(s, c) for s, c in zip(samples, choices, strict=True) if c is not None]
     counted = instructions(build(todo, TARGET, tmp_path), samples)
     for (name, (_, elements, limit)), (_, choice), count in zip(limits.items(), todo, counted, strict=True):

@@ -45,6 +45,15 @@ def test_layers_meet_in_one_block_that_none_would_take_alone(sizes: dict[str, Un
     assert share.pick({"a": able["a"]}, {"a": able["a"][0]}, "speed")["a"].kernel == "own_a"
 
 
+def test_layers_meet_in_one_block_beside_one_that_others_share(sizes: dict[str, Units]) -> None:
+    """Those whose blocks serve several layers keep them; the others give up theirs."""
+    able = {n: [choice(f"own_{n}", 1000.0), choice("any", 1010.0)] for n in "abc"}
+    able |= {n: [choice("common", 1000.0), choice("any", 1300.0)] for n in "wxyz"}
+    sizes |= {name: {name: 900.0} for name in ("any", "own_a", "own_b", "own_c")} | {"common": {"common": 9000.0}}
+    found = share.pick(able, {n: choices[0] for n, choices in able.items()}, "speed")
+    assert {n: c.kernel for n, c in found.items()} == {n: "common" if n in "wxyz" else "any" for n in able}
+
+
 def test_code_that_is_worth_its_bytes_stays(sizes: dict[str, Units]) -> None:
     able = {"a": [choice("fast", 1e6), choice("small", 1.2e6)]}
     sizes |= {"fast": {"fast": 2000.0}, "small": {"small": 500.0}}

@@ -65,16 +65,17 @@ PG_KERNEL void pg_linear_mve_s8_s8_k1_partial_row(const int8_t *x, const uint32_
     const pg_linear_mve_params *p) {
     const pg_requant out = {
         0, p->zero_point, INT8_MIN, INT8_MAX};
+    const int32_t words = 32;
     for (int32_t n = 0; n < p->outputs; ++n) {
         const int32_t row = n % 8;
-        const uint32_t *block = stream + n / 8 * 48;
+        const uint32_t *block = stream + n / 8 * (16 + words);
         const uint32_t *weights = block + 8;
         uint32_t acc = block[row];
         for (int32_t k = 0; k < p->inputs; ++k) {
             const int32_t byte = (k / 16 * 8 + row) * 16 + k % 16;
             acc += (uint32_t)(x[k] * (int8_t)(weights[byte / 4] >> (8 * (byte % 4)) & 0xffu));
         }
-        const uint32_t multiplier = weights[32 + row % 2 * 4 + row / 2];
+        const uint32_t multiplier = weights[words + row % 2 * 4 + row / 2];
         y[n] = (int8_t)pg_requantise((int32_t)acc, (int32_t)multiplier, &out);
     }
 }
