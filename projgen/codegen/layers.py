@@ -168,8 +168,7 @@ def layer(namer: Namer, segment: Segment) -> CLayer:
         row_in = graph.type(segment.inputs[0]).elements // rows
         row_out = 0 if segment.last_only else graph.type(segment.output).elements // rows
     if segment.kind is Kind.ROWS:
-        out = graph.type(segment.output)
-        rows, row_out = int(out.shape[0]), math.prod(out.step_shape[1:])
+        rows = int(graph.type(segment.output).shape[0])
     reverse = isinstance(first.node.attrs, Lstm | Gru) and first.node.attrs.reverse
     return CLayer(
         index=segment.index,
@@ -225,7 +224,8 @@ def _stages(graph: Graph, segment: Segment) -> list[CStage]:
     for i, stage in enumerate(segment.stages):
         window, *rest = (_ring(graph, segment, r) for r in stage.feeds)
         if out is not None and i + 1 == len(segment.stages):
-            row = math.prod(out.step_shape[1:])
+            pixel = segment.calls[i].choice.pitch // out.dtype.bytes or out.step_shape[-1]
+            row = math.prod(out.step_shape[1:-1]) * pixel
             to = CRing("y", CTYPES[out.dtype], i, out.step_shape[0], row, 0, row, 1, 1, 1, 0, 0, 1, "", 0, 0)
         else:
             to = rings[i]
@@ -271,6 +271,11 @@ def _comment(schedule: Schedule, segment: Segment) -> list[str]:
         for role, value in graph.activations(node):
             text.append(f"{role} {describe(value.type)}")
         text.append(f"out {describe(graph.type(node.output))}")
+        if call.choice.pitch:
+            text.append(f"a part of a concat: {call.choice.pitch} bytes from pixel to pixel, other parts between")
+        if segment.held:
+            there = [role for role, value in node.inputs.items() if value in segment.held]
+            text.append(f"in place already: {', '.join(there)}")
         rank = ranks(graph, node)
         parts = [f"{macs(graph, node)} MAC"] if macs(graph, node) else []
         parts += [f"rank {', '.join(map(str, rank))}"] if rank else []

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from projgen.ir.attrs import Conv2d
 from projgen.ir.graph import Graph, Node
-from projgen.ir.types import TensorType
+from projgen.ir.types import DType, TensorType
 from projgen.kernels.costs import loop, matrix
 from projgen.kernels.layouts import TapMajor, plain, table
 from projgen.kernels.linear import SUFFIX, matrix_numerics, requant_field
-from projgen.kernels.record import Field, KernelChoice, KernelDef, Table, TableRef
+from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, Table, TableRef
 from projgen.targets import Target
 
+_CTYPES = {DType.INT8: "int8_t", DType.INT16: "int16_t"}
 _WEIGHTS = {"weights": TableRef("weights"), "bias": TableRef("bias"), "multipliers": TableRef("multipliers")}
 
 
@@ -87,6 +89,37 @@ def rows_inside(g: Geometry) -> int:
     return sum(0 <= s + t < g.x.step_shape[0] for s in starts for t in taps)
 
 
+def _spread(g: Geometry, choice: KernelChoice) -> KernelChoice:
+    """A portable kernel that can write its output pixels apart."""
+    kernel = choice.function.removesuffix(f"_{g.suffix}")
+    rows = "rows[0]" if kernel == "pg_pointwise" else "rows, NULL, 0"
+
+    @cache
+    def pitched(pitch: int) -> KernelChoice | None:
+        function = f"{choice.function}_every{pitch}"
+        parameters = {
+            "function": function,
+            "kernel": kernel,
+            "struct": choice.struct,
+            "x": _CTYPES[g.x.dtype],
+            "y": _CTYPES[g.y.dtype],
+            "rows": rows,
+            "scratch": int(choice.scratch_bytes > 0),
+            "step": pitch // g.y.dtype.bytes,
+        }
+        block = Block("pitched_call.h.j2", function, tuple(parameters.items()))
+        return replace(
+            choice,
+            function=function,
+            row_function=f"{function}_row",
+            blocks=(block,),
+            pitch=pitch,
+            in_place=frozenset(),
+        )
+
+    return replace(choice, pitched=pitched)
+
+
 def _tables(graph: Graph, node: Node, weights: Table) -> tuple[Table, ...]:
     return (
         weights,
@@ -105,7 +138,7 @@ def _conv2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
         "groups": g.attrs.groups,
         "out": requant_field(numerics.requant),
     }
-    return KernelChoice(
+    choice = KernelChoice(
         kernel="conv2d_portable",
         function=f"pg_conv2d_{g.suffix}",
         struct="pg_conv2d_params",
@@ -116,6 +149,7 @@ def _conv2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
         scratch_bytes=g.taps * g.x.dtype.bytes,
         row_function=f"pg_conv2d_row_{g.suffix}",
     )
+    return _spread(g, choice)
 
 
 def _pointwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
@@ -133,7 +167,7 @@ def _pointwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         "column_step": g.attrs.stride[1] * in_c,
         "out": requant_field(matrix_numerics(node).requant),
     }
-    return KernelChoice(
+    choice = KernelChoice(
         kernel="pointwise_portable",
         function=f"pg_pointwise_{g.suffix}",
         struct="pg_pointwise_params",
@@ -143,6 +177,7 @@ def _pointwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         instructions=matrix(target, g.y.elements * in_c, g.y.elements),
         row_function=f"pg_pointwise_row_{g.suffix}",
     )
+    return _spread(g, choice)
 
 
 def _depthwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
@@ -159,7 +194,7 @@ def _depthwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     whole = inside(g, 0) * inside(g, 1)
     gathered = (g.y.elements // g.w[0] - whole) * g.taps
     window = g.y.elements * (1.3 * g.taps + 6.0 * g.w[1] + 15.0) + gathered * (28.0 + 0.75 * in_c)
-    return KernelChoice(
+    choice = KernelChoice(
         kernel="depthwise_portable",
         function=f"pg_depthwise_{g.suffix}",
         struct="pg_depthwise_params",
@@ -170,6 +205,7 @@ def _depthwise(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         scratch_bytes=g.taps * in_c * g.x.dtype.bytes,
         row_function=f"pg_depthwise_row_{g.suffix}",
     )
+    return _spread(g, choice)
 
 
 KERNELS = (

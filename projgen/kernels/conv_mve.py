@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.kernels import conv_mve_block as blocks
@@ -62,7 +62,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, shared: bool) -> Ke
     last = width % pixels > 0  # of each row by itself, a block that computes some pixels again
     in_row = width // pixels + last
     copies = copied(width, inputs, itemsize, pitch) + last * copied(pixels, inputs, itemsize, pitch)
-    return KernelChoice(
+    choice = KernelChoice(
         kernel=f"pointwise{'_residual' if residual else ''}_mve{'_shared' if shared else ''}",
         function=function,
         struct=struct,
@@ -85,6 +85,29 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, shared: bool) -> Ke
         row_function=f"{function}_row" if has_row else "",
         row_instructions=height * (in_row * made.per_block + copies + (1 + 2 * last) * 60),
     )
+    return _spread(node, g, made, choice)
+
+
+def _spread(node: Node, g: Geometry, made: blocks.Made, choice: KernelChoice) -> KernelChoice:
+    """A kernel that can write its output pixels apart: without groups it uses the channels of the output for steps
+    between pixels alone."""
+    if "residual" in node.inputs or g.attrs.groups > 1:
+        return choice
+
+    @cache
+    def pitched(pitch: int) -> KernelChoice | None:
+        field, elements = blocks.spread(made, g, pitch), pitch // g.y.dtype.bytes
+        if field is None:
+            return None
+        fields = {**choice.fields, "block": field}
+        if "window" in fields:
+            window = window_field(g, matrix_numerics(node).input_zero_point)
+            fields["window"] = (*window[:5], elements, *window[6:])
+        else:
+            fields["outputs"] = elements
+        return replace(choice, fields=fields, pitch=pitch, in_place=frozenset())
+
+    return replace(choice, pitched=pitched)
 
 
 def _in_place(node: Node, over_x: bool, *, whole: bool) -> frozenset[str]:
@@ -166,7 +189,7 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
     per_row = -(-width // pixels) * made.per_block + (2 if width % pixels else 1) * (35 + 4 * kernel_h)
     per_row += 45 + 9 * kernel_h
     strided = 12.5 * lines.columns * g.x.step_shape[0] if g.attrs.groups > 1 else 0.0  # channels beside others'
-    return KernelChoice(
+    choice = KernelChoice(
         kernel="conv2d_residual_mve" if residual else "conv2d_mve",
         function=function,
         struct=struct,
@@ -184,6 +207,7 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
         row_function=f"{function}_row",
         row_instructions=height * (per_row + g.attrs.groups * kernel_h * (lines.loads + 20)) + 90,
     )
+    return _spread(node, g, made, choice)
 
 
 def _fields(node: Node, g: Geometry, made: blocks.Made, lines: Ring, operand: int, pitch: int) -> dict[str, Field]:
@@ -254,7 +278,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     held = kernel_h <= 6  # row pointers in registers
     per_window = kernel_h * (2 * max(1, chunks) + (0 if held else 2 if chunks else 1)) + 3
     gathers = height + total // operand
-    return KernelChoice(
+    choice = KernelChoice(
         kernel="conv2d_mve_gathered",
         function=function,
         struct=struct,
@@ -275,6 +299,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         row_instructions=height * (-(-width // pixels) * made.per_block + width * per_window + 200)
         + height * (g.w[1] * (lines.loads + 20) + 20),
     )
+    return _spread(node, g, made, choice)
 
 
 _MVE = frozenset({"mve"})

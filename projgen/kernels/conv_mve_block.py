@@ -144,8 +144,6 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
     }
     pairs = (outputs + 1) // 2
     span = 2 * size if outputs == 1 else outputs * size
-    steps = [min(p, walk.pixels - 1) * g.w[0] * size for p in range(4)]
-    places = [step | (step + (size if outputs > 1 else 0)) << 16 for step in steps]
     around = 15 + (0 if wide_y else 2) + (2 if requant.shift else 0) + (6 - (0 if wide_y else 1) if clamped else 0)
     around += 4 * odd + (walk.rows if walk.rows > 1 else 0)
     around += 5 + 2 * walk.rows if looped else 0
@@ -159,7 +157,7 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
             requant.zero_point,
             requant.low,
             requant.high,
-            *places,
+            *_places(g, walk.pixels, g.w[0] * size),
             walk.pixels * walk.stride * walk.pitch,
             walk.pixels * g.w[0] * size - span,
             walk.pixels,
@@ -176,6 +174,21 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
         walk.pixels,
         pairs * (walk.rows * walk.per_row + around) + 9 + 3 * walk.rows,
     )
+
+
+def _places(g: Geometry, pixels: int, pitch: int) -> list[int]:
+    """Bytes from the first pixel's first output to the two outputs of each pixel, in the halves of a word."""
+    second = g.y.dtype.bytes if g.w[0] // g.attrs.groups > 1 else 0
+    steps = [min(p, pixels - 1) * pitch for p in range(4)]
+    return [step | (step + second) << 16 for step in steps]
+
+
+def spread(made: Made, g: Geometry, pitch: int) -> tuple[int, ...] | None:
+    """``made.field`` for output pixels ``pitch`` bytes apart; None where they are too far apart."""
+    if 3 * pitch + 2 >= 1 << 16:
+        return None
+    first, last = made.field[:4], made.field[10:]
+    return (*first, *_places(g, made.pixels, pitch), made.field[8], made.pixels * pitch - made.field[0], *last)
 
 
 def _plain(walk: Lines) -> tuple[int, ...]:

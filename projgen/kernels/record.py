@@ -14,6 +14,9 @@ Calling convention of the C function (all tables and constants sit in the parame
   void *scratch)`` computes ``rows`` output rows, which lie one after the other like those of the residual, from one
   pointer to each input row under them (dilation and stride resolved; a pad row is filled with the zero point). The
   residual's rows may be y.
+
+Pixels of a map (its last axis) lie side by side. Those of an output may lie ``pitch`` bytes apart instead, between the
+channels of other maps, which the kernel must leave alone.
 """
 
 from __future__ import annotations
@@ -77,6 +80,11 @@ class Block:
     parameters: tuple[tuple[str, int | str | tuple[int, ...]], ...]
 
 
+def _none(_pitch: int) -> KernelChoice | None:
+    """The kernels whose output pixels always lie side by side."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class KernelChoice:
     """A kernel applied to one node on one target.
@@ -97,6 +105,8 @@ class KernelChoice:
         row_instructions: predicted for a whole map row by row (0: as for one call).
         row_scratch_bytes: scratch of the row function (None: the same).
         library_functions: what it calls of the back end's library.
+        pitch: bytes from one output pixel to the next; 0: they lie side by side.
+        pitched: the same kernel for such a pitch (equal calls give the same object), or None where it has no such form.
     """
 
     kernel: str
@@ -115,6 +125,8 @@ class KernelChoice:
     row_instructions: float = 0.0
     row_scratch_bytes: int | None = None
     library_functions: tuple[str, ...] = ()
+    pitch: int = 0
+    pitched: Callable[[int], KernelChoice | None] = _none
 
 
 @dataclass(frozen=True, slots=True)

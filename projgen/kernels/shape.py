@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from projgen.ir.attrs import Concat, Pad, Select, Slice, Transpose
@@ -143,19 +145,32 @@ def _transpose(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
 
 
 def _concat(graph: Graph, node: Node, target: Target) -> KernelChoice:
+    return concat(graph, node, target, frozenset())
+
+
+def concat(graph: Graph, node: Node, target: Target, held: frozenset[str], pitch: int = 0) -> KernelChoice:
+    """The copy of a Concat's parts into its output.
+
+    Args:
+        held: parts (values) that are there already.
+        pitch: bytes from one pixel of the output to the next, of a Concat along the channels.
+    """
     attrs = _attrs(node, Concat)
     y = graph.type(node.output)
     axis = static_axis(y, attrs.axis)
     outer = math.prod(y.step_shape[:axis])
     parts = [graph.values[v] for v in node.inputs.values()]
     runs = tuple(part.type.nbytes // outer for part in parts)
+    there = tuple(i for i, part in enumerate(parts) if part.name in held)
+    copied = [run for i, run in enumerate(runs) if i not in there]
     constants = tuple(i for i, part in enumerate(parts) if part.is_constant)
-    function = "_".join(["pg_concat", str(len(runs)), *(f"constant{i}" for i in constants)])
-    fields: dict[str, Field] = {"outer": outer, "block": sum(runs), "runs": runs}
+    names = [*(f"constant{i}" for i in constants), *(f"held{i}" for i in there)]
+    function = "_".join(["pg_concat", str(len(runs)), *names])
+    fields: dict[str, Field] = {"outer": outer, "block": pitch or sum(runs), "runs": runs}
     roles = tuple(node.inputs)
-    parameters = (("function", function), ("inputs", len(runs)), ("constants", constants))
-    moved = 3.7 if any(run % 4 for run in runs) else 1.1
-    return KernelChoice(
+    parameters = (("function", function), ("inputs", len(runs)), ("constants", constants), ("held", there))
+    moved = 3.7 if any(run % 4 for run in runs) or pitch % 4 else 1.1
+    choice = KernelChoice(
         kernel="concat_portable",
         function=function,
         struct=f"{function}_params",
@@ -163,8 +178,12 @@ def _concat(graph: Graph, node: Node, target: Target) -> KernelChoice:
         tables=tuple(plain(graph, node, roles[i], f"x{i}", parts[i].type.dtype.value) for i in constants),
         sources=("pg_concat.h",),
         blocks=(Block("concat.h.j2", function, parameters),),
-        instructions=loop(target, outer * len(runs), 24.0) + loop(target, y.nbytes, moved) + 50.0,
+        instructions=loop(target, outer * len(copied), 24.0) + loop(target, outer * sum(copied), moved) + 50.0,
+        pitch=pitch,
     )
+    if axis < len(y.step_shape) - 1 or pitch:
+        return choice
+    return replace(choice, pitched=partial(concat, graph, node, target, held))
 
 
 KERNELS = (

@@ -19,7 +19,7 @@ from projgen.ir.numerics import GruNumerics, LstmNumerics, MeanTimeNumerics
 from projgen.ops.recurrent_integer import gru_output, gru_step, initial_state, integers, lstm_step
 from projgen.schedule import stream
 from projgen.schedule.plan import pad_name, ring_name
-from projgen.schedule.records import Call, Kind, Phase, Ring, Schedule, Segment
+from projgen.schedule.records import Call, Kind, Phase, Ring, Schedule, Segment, spread
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -42,15 +42,17 @@ class _Machine:
         return banks[place.base][place.index], place.offset
 
     def read(self, value: str) -> Array:
-        t = self.schedule.graph.type(value)
+        t, lowered = self.schedule.graph.type(value), self.schedule.lowered
         bank, offset = self.memory(value)
-        return bank[offset : offset + t.nbytes].view(t.dtype.value).reshape(t.step_shape).copy()
+        places = offset + spread(t.nbytes, lowered.pixel_bytes(value), lowered.views[value].pitch)
+        return bank[places].view(t.dtype.value).reshape(t.step_shape)
 
-    def write(self, value: str, data: Array) -> None:
+    def write(self, value: str, data: Array, pitch: int = 0) -> None:
+        """The pixels of a value, ``pitch`` bytes apart as the kernel writes them."""
         t = self.schedule.graph.type(value)
         bank, offset = self.memory(value)
         raw = _narrow(data, t.dtype.value).reshape(-1).view(np.uint8)
-        bank[offset : offset + raw.size] = raw
+        bank[offset + spread(raw.size, self.schedule.lowered.pixel_bytes(value), pitch)] = raw
 
 
 def _narrow(data: Array, dtype: str) -> Array:
@@ -128,7 +130,8 @@ def _run_segment(machine: _Machine, segment: Segment) -> None:
     else:
         node = segment.calls[0].node
         args = {role: machine.read(v.name)[None] for role, v in machine.schedule.graph.activations(node)}
-        machine.write(segment.output, _integer(machine, segment.calls[0], args)[0])
+        call = segment.calls[0]
+        machine.write(segment.output, _integer(machine, call, args)[0], call.choice.pitch)
 
 
 def _constants(machine: _Machine, call: Call) -> dict[str, Array]:
@@ -198,7 +201,8 @@ def _run_rows(machine: _Machine, segment: Segment) -> None:
     """Row by row through the rings, which lie in the arena like everything else."""
     schedule, graph, stages = machine.schedule, machine.schedule.graph, segment.stages
     target, out_base = machine.memory(segment.output)
-    out_row = stream.row_bytes(graph.type(segment.output))
+    pixel, pitch = schedule.lowered.pixel_bytes(segment.output), segment.calls[-1].choice.pitch
+    out_row = stream.row_bytes(graph.type(segment.output)) // pixel * (pitch or pixel)
     pads = [schedule.plan[pad_name(segment, i)].offset for i in range(len(segment.pads))]
     for place, pad in zip(pads, segment.pads, strict=True):
         filled = np.full(pad.bytes // pad.itemsize, pad.value, f"int{8 * pad.itemsize}")
@@ -239,8 +243,7 @@ def _run_rows(machine: _Machine, segment: Segment) -> None:
         for i, made in enumerate(_narrow(y[0], graph.type(call.node.output).dtype.value)):
             raw = np.ascontiguousarray(made).reshape(-1).view(np.uint8)
             if stage + 1 == len(stages):
-                place = out_base + (row + i) * out_row
-                target[place : place + raw.size] = raw
+                target[out_base + (row + i) * out_row + spread(raw.size, pixel, pitch)] = raw
             else:
                 ring = readers[stage]
                 place = schedule.plan[ring_name(segment, ring.value)].offset

@@ -11,6 +11,7 @@ from projgen.ir.attrs import Concat, Gru, Lstm, MeanTime, Reshape, Select, Slice
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import TIME, TensorType
 from projgen.kernels.record import KernelChoice
+from projgen.kernels.shape import concat
 from projgen.options import CompileOptions
 from projgen.schedule import stream
 from projgen.schedule.choose import choose
@@ -47,15 +48,20 @@ def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Over
     late = _late(graph)
     one_row = _one_row(graph)
     alone = _views(graph, one_row)
-    parts = _parts(graph, alone, late) if overrides.joined else {}
+    chosen = {
+        n.output: overrides.kernels.get(n.name)
+        or choose(graph, n, target, options.kernels, options.optimise, options.cmsis_nn)
+        for n in graph.nodes
+        if alone[n.output].root == n.output
+    }
+    parts = _parts(graph, alone, late, chosen) if overrides.joined else {}
     views = {value: _joined(view, parts) for value, view in alone.items()}
-    executed = [n for n in graph.nodes if alone[n.output].root == n.output and not _is_joined(n, parts)]
+    held: dict[str, tuple[str, ...]] = {}
+    for value, place in parts.items():
+        held[place.root] = (*held.get(place.root, ()), value)
+    executed = [n for n in graph.nodes if n.output in chosen and len(held.get(n.output, ())) < max(1, len(n.inputs))]
     calls = {
-        n.name: Call(
-            n,
-            overrides.kernels.get(n.name)
-            or choose(graph, n, target, options.kernels, options.optimise, options.cmsis_nn),
-        )
+        n.name: Call(n, _placed(graph, n, target, chosen[n.output], views[n.output].pitch, held.get(n.output, ())))
         for n in executed
     }
     direct = _direct(graph, views, one_row)
@@ -68,7 +74,7 @@ def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Over
         if node.name in ends:
             drafts.append(_rows(graph, ends[node.name], views, late))
         else:
-            drafts.extend(_segments(graph, calls[node.name], one_row, late))
+            drafts.extend(_segments(graph, calls[node.name], views, held.get(node.output, ()), one_row, late))
     drafts.extend(_copies(graph, views, direct, late))
     order = {Phase.MAIN: 0, Phase.STEP: 0, Phase.TAIL: 1}
     drafts.sort(key=lambda s: order[s.phase])  # stable: nodes keep their order within a phase
@@ -154,42 +160,50 @@ def _views(graph: Graph, one_row: frozenset[str]) -> dict[str, View]:
     return views
 
 
-def _parts(graph: Graph, views: Mapping[str, View], late: frozenset[str]) -> dict[str, View]:
+def _parts(
+    graph: Graph, views: Mapping[str, View], late: frozenset[str], chosen: Mapping[str, KernelChoice]
+) -> dict[str, View]:
     """Values that are computed where a Concat has them: each one's place in the Concat's output.
 
-    A Concat needs no code where its parts lie one after the other in its output, and each of them is a buffer of its
-    own that is made in the same phase, that no other Concat has, and that no output of the model shares.
+    Each of them is a buffer of its own that is made in the same phase, that no other Concat has, and that no output of
+    the model shares. One whose pixels lie apart there is read by nothing else, and made by a kernel that writes so.
     """
     parts: dict[str, View] = {}
     given = {views[p.value].root for p in (*graph.inputs, *graph.outputs)}
     for node in reversed(graph.nodes):  # of nested ones the outer first: what it holds has its place then
-        out = graph.type(node.output)
-        if not isinstance(node.attrs, Concat) or _contiguous(out, node.attrs.axis, 0) is None:
+        if not isinstance(node.attrs, Concat):
             continue
-        found: dict[str, View] = {}
-        offset = 0
-        for value in node.inputs.values():
+        out, offset, sources = graph.type(node.output), 0, list(node.inputs.values())
+        axis = node.attrs.axis - int(out.has_time)
+        outer, pixel = math.prod(out.step_shape[:axis]), math.prod(out.step_shape[axis:]) * out.dtype.bytes
+        for value in sources:
+            place = View(node.output, offset, pixel if outer > 1 else 0)
+            pitch = _joined(place, parts).pitch
             own = value in views and views[value] == View(value) and value not in given
-            if own and value not in parts and _phase(graph, value, late) is _phase(graph, node.output, late):
-                found[value] = View(node.output, offset)
-            offset += graph.type(value).nbytes
-        if len(found) == len(node.inputs):
-            parts |= found
+            same_phase = _phase(graph, value, late) is _phase(graph, node.output, late)
+            if own and same_phase and value not in parts and sources.count(value) == 1:
+                alone = axis == len(out.step_shape) - 1 and graph.readers(value) == (node,)
+                if not pitch or (alone and chosen[value].pitched(pitch) is not None):
+                    parts[value] = place
+            offset += graph.type(value).nbytes // outer
     return parts
 
 
 def _joined(view: View, parts: Mapping[str, View]) -> View:
     """A view of a part as one of the Concat that holds it, of the outermost where they are nested."""
     while view.root in parts:
-        outer = parts[view.root]
-        view = View(outer.root, outer.offset + view.offset)
+        outer = parts[view.root]  # with a pitch, what it holds are its own channels: they have it too
+        view = View(outer.root, outer.offset + view.offset, outer.pitch or view.pitch)
     return view
 
 
-def _is_joined(node: Node, parts: Mapping[str, View]) -> bool:
-    """Whether a Concat's parts are computed in their places."""
-    held = (parts.get(value) for value in node.inputs.values())
-    return isinstance(node.attrs, Concat) and all(p is not None and p.root == node.output for p in held)
+def _placed(
+    graph: Graph, node: Node, target: Target, choice: KernelChoice, pitch: int, held: Sequence[str]
+) -> KernelChoice:
+    """A kernel for the place of its output; that of a Concat copies only what is not held there."""
+    if held:
+        choice = concat(graph, node, target, frozenset(held))
+    return (choice.pitched(pitch) if pitch else None) or choice
 
 
 def _view_offset(graph: Graph, node: Node, one_row: frozenset[str]) -> int | None:
@@ -246,11 +260,19 @@ def _copies(graph: Graph, views: Mapping[str, View], direct: Mapping[str, int], 
     return copies
 
 
-def _segments(graph: Graph, call: Call, one_row: frozenset[str], late: frozenset[str]) -> list[Segment]:
+def _segments(
+    graph: Graph,
+    call: Call,
+    views: Mapping[str, View],
+    held: tuple[str, ...],
+    one_row: frozenset[str],
+    late: frozenset[str],
+) -> list[Segment]:
     """The segment(s) of one node outside a streamed region."""
     node = call.node
-    inputs = tuple(value.name for _, value in graph.activations(node))
-    in_place = dict.fromkeys((node.inputs[role] for role in call.choice.in_place), 0)
+    inputs = tuple(value.name for _, value in graph.activations(node) if value.name not in held)
+    over = call.choice.in_place if views[node.output].root == node.output else ()
+    in_place = dict.fromkeys((node.inputs[role] for role in over), 0)
     phase = _phase(graph, node.output, late)
     if isinstance(node.attrs, MeanTime):
         return [
@@ -273,7 +295,7 @@ def _segments(graph: Graph, call: Call, one_row: frozenset[str], late: frozenset
                 repeats=int(x.shape[0]),
             )
         ]
-    return [Segment(-1, node.name, Kind.CALL, phase, (call,), inputs, node.output, in_place)]
+    return [Segment(-1, node.name, Kind.CALL, phase, (call,), inputs, node.output, in_place, held=held)]
 
 
 def _one_row(graph: Graph) -> frozenset[str]:
@@ -306,7 +328,7 @@ def _rows(
     sources = tuple(dict.fromkeys(r.value for s in made for r in s.feeds if r.producer < 0))
     in_place: dict[str, int] = {}
     for value in sources:
-        if sum(v.root == views[value].root for v in views.values()) == 1:
+        if views[output].root == output and sum(v.root == views[value].root for v in views.values()) == 1:
             in_place[value] = stream.lead(
                 made,
                 value,

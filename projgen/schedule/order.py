@@ -79,7 +79,7 @@ def _is_chain(steps: Sequence[_Step]) -> bool:
 
 def _needs(lowered: Lowered, steps: Sequence[_Step]) -> list[set[int]]:
     """Steps before each: those that write bytes which it reads."""
-    made = [(i, lowered.extent(s.segment.output)) for i, s in enumerate(steps) if s.output]
+    made = [(i, extent) for i, s in enumerate(steps) if s.output for extent in lowered.written(s.segment)]
     return [
         {
             i

@@ -11,7 +11,8 @@ from projgen.schedule.records import Buffer, Call, Ring, Schedule, Segment
 def print_schedule(schedule: Schedule) -> str:
     """The whole schedule: one line a segment, one for each call and ring inside it, then one for each buffer.
 
-    A place is ``arena+offset``, ``input0+offset`` or ``output0+offset``, in bytes; instructions are predicted.
+    A place is ``arena+offset``, ``input0+offset`` or ``output0+offset``, in bytes; ``every``: from one pixel to the next,
+    where others lie between. Instructions are predicted.
     """
     plan, graph = schedule.plan, schedule.graph
     lines = [f"schedule {graph.name} on {schedule.target.name}"]
@@ -64,7 +65,8 @@ def _ring(ring: Ring) -> str:
 def _placed(schedule: Schedule, value: str) -> str:
     place = schedule.place(value)
     number = "" if place.base == "arena" else str(place.index)
-    return f"{value}@{place.base}{number}+{place.offset}"
+    pitch = schedule.lowered.views[value].pitch
+    return f"{value}@{place.base}{number}+{place.offset}{f' every {pitch}' if pitch else ''}"
 
 
 def _short(dtype: str, shape: tuple[int, ...]) -> str:

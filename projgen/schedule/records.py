@@ -12,6 +12,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from projgen.ir.attrs import Gru, Lstm
 from projgen.ir.graph import Graph, Node
 from projgen.kernels.record import KernelChoice, Table
@@ -141,7 +144,7 @@ class Segment:
     accumulation). ``stages`` has one entry per call of a streamed segment. ``in_place`` names the inputs whose
     buffer the output may take over, and how many bytes it must start before them (0: at the same address).
     ``last_only``: a loop that keeps one row of its output, the last computed; ``repeats``: its rows. ``copy_to``: the
-    output a copy goes to.
+    output a copy goes to. ``held``: parts of a Concat that are in their places already; it copies its ``inputs``.
     """
 
     index: int
@@ -156,6 +159,7 @@ class Segment:
     last_only: bool = False
     repeats: int = 1
     copy_to: int = -1
+    held: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "in_place", MappingProxyType(dict(self.in_place)))
@@ -202,10 +206,22 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A value that is ``offset`` bytes into another value's buffer."""
+    """A value that is ``offset`` bytes into another value's buffer.
+
+    ``pitch``: bytes from one of its pixels (its last axis) to the next, where other channels lie between them: it is a
+    part of a Concat along the channels. 0: its bytes lie side by side.
+    """
 
     root: str
     offset: int = 0
+    pitch: int = 0
+
+
+def spread(nbytes: int, pixel: int, pitch: int) -> npt.NDArray[np.intp]:
+    """Places of the bytes of pixels that lie ``pitch`` bytes apart, or side by side (0), from the first on."""
+    if not pitch:
+        return np.arange(nbytes)
+    return np.add.outer(np.arange(nbytes // pixel) * pitch, np.arange(pixel)).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,9 +229,9 @@ class Lowered:
     """Segments before memory is planned.
 
     ``views`` maps every activation to the buffer that holds its bytes (itself, for a buffer's owner; the output of a
-    Concat without code is a buffer into which several segments write its parts); ``direct`` maps buffers written
-    straight to the caller's memory to their output port; ``one_row`` holds the outputs of loops that keep only the row
-    computed last.
+    Concat is a buffer into which several segments write its parts, those along its channels between each other's
+    pixels); ``direct`` maps buffers written straight to the caller's memory to their output port; ``one_row`` holds the
+    outputs of loops that keep only the row computed last.
     """
 
     graph: Graph
@@ -244,11 +260,33 @@ class Lowered:
         t = self.graph.type(root)
         return t.nbytes // int(t.shape[0]) if root in self.one_row else t.nbytes
 
+    def kept(self, value: str) -> int:
+        """Bytes of a value that exist: all, those of one step, or the one row that a loop keeps."""
+        return self.bytes(value) if value in self.one_row else self.graph.type(value).nbytes
+
+    def pixel_bytes(self, value: str) -> int:
+        """Bytes of a value's last axis."""
+        t = self.graph.type(value)
+        return t.step_shape[-1] * t.dtype.bytes if t.step_shape else t.nbytes
+
     def extent(self, value: str) -> tuple[str, int, int]:
         """The buffer that holds a value, its first byte there and the one behind its last."""
+        view, size = self.views[value], self.kept(value)
+        if view.pitch:
+            size += (size // self.pixel_bytes(value) - 1) * (view.pitch - self.pixel_bytes(value))
+        return view.root, view.offset, view.offset + size
+
+    def written(self, segment: Segment) -> list[tuple[str, int, int]]:
+        """Extents of what a segment writes: not of the parts of a Concat that are held, as far as they are whole."""
+        root, low, high = self.extent(segment.output)
+        there = sorted(self.extent(v)[1:] for v in segment.held if not self.views[v].pitch)
+        edges = [low, *(edge for extent in there for edge in extent), high]
+        return [(root, a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if a < b]
+
+    def places(self, value: str) -> npt.NDArray[np.intp]:
+        """Of each byte of a value its place in the buffer that holds it."""
         view = self.views[value]
-        kept = self.bytes(value) if value in self.one_row else self.graph.type(value).nbytes
-        return view.root, view.offset, view.offset + kept
+        return view.offset + spread(self.kept(value), self.pixel_bytes(value), view.pitch)
 
     def input_port(self, root: str) -> int | None:
         """Number of the graph input that ``root`` is, or None."""

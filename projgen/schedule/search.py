@@ -9,13 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from projgen.ir.attrs import Concat
 from projgen.ir.graph import Graph
 from projgen.kernels.code_size import code_units
 from projgen.kernels.record import KernelChoice
 from projgen.options import CompileOptions
 from projgen.schedule import stream
-from projgen.schedule.choose import candidates, cost
+from projgen.schedule.choose import candidates, cost, rank
 from projgen.schedule.lower import Overrides, lower
 from projgen.schedule.order import ordered
 from projgen.schedule.plan import demand, lower_bound, plan
@@ -53,8 +52,8 @@ def _searched(graph: Graph, target: Target, options: CompileOptions) -> _State:
     In its place a part keeps room for those that are made later.
     """
     joined = _Search(graph, target, options, Overrides()).best()
-    made = {c.node.name for s in joined.schedule.segments for c in s.calls}
-    if all(n.name in made for n in graph.nodes if isinstance(n.attrs, Concat)):
+    lowered = joined.schedule.lowered
+    if all(lowered.views[s.output].root == s.output for s in lowered.segments if s.output):
         return joined
     copied = _Search(graph, target, options, Overrides(joined=False)).best()
     cheap = options.optimise == "ram" or copied.cost <= _DEARER * joined.cost
@@ -100,10 +99,10 @@ class _Search:
     def __init__(self, graph: Graph, target: Target, options: CompileOptions, first: Overrides) -> None:
         self.graph, self.target, self.options = graph, target, options
         lowered = lower(graph, target, options, first).segments
-        alone = {c.node.name: c.choice for s in lowered for c in s.calls}
         times = {c.node.name: s.repeats * (STEPS if s.phase is Phase.STEP else 1) for s in lowered for c in s.calls}
-        nodes = [n for n in graph.nodes if n.name in alone]
+        nodes = [n for n in graph.nodes if n.name in times]
         self.able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
+        alone = {name: min(able, key=lambda c: rank(c, options.optimise)) for name, able in self.able.items()}
         chosen = pick(self.able, alone, options.optimise, target.flash_bytes, times)
         instructions = sum(times.get(name, 1) * c.instructions for name, c in chosen.items())
         self.byte = 1.0 if options.optimise == "flash" else SHARE_A_BYTE * instructions
@@ -145,8 +144,12 @@ class _Search:
         for s in made.segments:
             for c in s.calls:
                 spent += s.repeats * cost(c.choice, self.options.optimise, by_rows=s.kind is Kind.ROWS)
-                code |= self.code[c.choice, s.kind is Kind.ROWS]
+                code |= self._code(c.choice, by_rows=s.kind is Kind.ROWS)
         return _Trial(overrides, made, bound, spent, spent + self.byte * sum(code.values()))
+
+    def _code(self, choice: KernelChoice, *, by_rows: bool) -> dict[str, float]:
+        """Units of code behind a choice, which may be one for its place in a Concat."""
+        return self.code.get((choice, by_rows)) or code_units(choice, by_rows=by_rows)
 
     def _planned(self, trial: _Trial) -> _State:
         return _State(Schedule(trial.lowered, plan(trial.lowered)), trial.overrides, trial.cost)

@@ -6,7 +6,6 @@ A failure is a fault of projgen, never of the user: it raises ``ScheduleError``,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,30 +14,35 @@ from projgen.ir.graph import Graph, Node
 from projgen.schedule import stream
 from projgen.schedule.records import ALIGN, ArenaPlan, Buffer, Kind, Lowered, Phase, Schedule, Segment
 
-Extent = tuple[str, int, int]  # buffer, first byte, the one behind the last
-
-
 class ScheduleError(Exception):
     """A schedule that breaks a rule of the scheduled stage."""
 
 
 def verify(schedule: Schedule) -> None:
     """Checks every rule; raises ``ScheduleError`` with the first one broken."""
+    _check_views(schedule.lowered)
     _check_order(schedule)
     check_memory(schedule.plan)
     _check_places(schedule)
     for segment in schedule.segments:
+        _check_pitches(schedule.lowered, segment)
         _check_tables(schedule.graph, segment)
         if segment.kind is Kind.ROWS:
             _check_rows(schedule, segment)
 
 
 def _check_order(schedule: Schedule) -> None:
-    """Every node runs once, each value is written before it is read, the tail follows the steps."""
+    """Every node runs once, each byte is written once and before it is read, the tail follows the steps."""
     graph, lowered = schedule.graph, schedule.lowered
-    ready = [lowered.extent(p.value) for p in graph.inputs]
+    written = {view.root: np.zeros(lowered.bytes(view.root), bool) for view in lowered.views.values()}
     done: list[str] = []
     seen_tail = False
+
+    def is_there(value: str) -> bool:
+        return bool(written[lowered.views[value].root][lowered.places(value)].all())
+
+    for port in graph.inputs:
+        written[port.value][:] = True
     for place, segment in enumerate(schedule.segments):
         if segment.index != place:
             raise ScheduleError(f"segment {segment.name!r} has index {segment.index} at place {place}")
@@ -47,43 +51,74 @@ def _check_order(schedule: Schedule) -> None:
         elif seen_tail:
             raise ScheduleError(f"segment {segment.name!r} runs at every step, after the tail")
         for value in segment.inputs:
-            if not _is_written(lowered.extent(value), ready):
+            if not is_there(value):
                 raise ScheduleError(f"segment {segment.name!r} reads {value!r} before it is written")
         if segment.kind is not Kind.FINISH:
             done.extend(c.node.name for c in segment.calls)
         if segment.output:
-            root, low, high = lowered.extent(segment.output)
-            if any(root == other and begin < high and low < end for other, begin, end in ready):
+            places = lowered.places(segment.output)
+            for value in segment.held:
+                places = np.setdiff1d(places, lowered.places(value))
+            made = written[lowered.views[segment.output].root]
+            if made[places].any():
                 raise ScheduleError(f"{segment.output!r} is written twice")
-            ready.append((root, low, high))
+            made[places] = True
     executed = [n.name for n in graph.nodes if not _needs_no_code(lowered, n)]
     if sorted(done) != sorted(executed):
         raise ScheduleError(f"nodes {sorted(set(executed) ^ set(done))} don't run exactly once")
     for port in graph.outputs:
-        if not _is_written(lowered.extent(port.value), ready):
+        if not is_there(port.value):
             raise ScheduleError(f"output {port.name!r} is never written")
 
 
-def _is_written(wanted: Extent, ready: Sequence[Extent]) -> bool:
-    """Whether every byte of an extent lies in those already written."""
-    root, reached, end = wanted
-    for _, low, high in sorted(e for e in ready if e[0] == root):
-        if low <= reached:
-            reached = max(reached, high)
-    return reached >= end and any(e[0] == root for e in ready)
-
-
 def _needs_no_code(lowered: Lowered, node: Node) -> bool:
-    """Whether a node's output is there without it: a view lies inside its input, a Concat's parts tile its output."""
-    root, low, high = lowered.extent(node.output)
+    """Whether a node's output is there without it: a view lies inside its input, a Concat's parts are its output."""
     if isinstance(node.attrs, Concat):
-        parts = [lowered.extent(v) if v in lowered.views else ("", 0, 0) for v in node.inputs.values()]
-        edges = [low, *(end for _, _, end in parts)]
-        return edges[-1] == high and all(p[:2] == (root, edge) for p, edge in zip(parts, edges, strict=False))
+        return _in_place(lowered, node) == set(node.inputs)
+    root, low, high = lowered.extent(node.output)
     if "x" not in node.inputs or root == node.output:
         return False
     other, begin, end = lowered.extent(node.inputs["x"])
     return root == other and begin <= low and high <= end
+
+
+def _in_place(lowered: Lowered, node: Node) -> set[str]:
+    """Roles of a Concat's parts each of whose bytes lies where the output has it."""
+    out = lowered.graph.type(node.output)
+    if not isinstance(node.attrs, Concat):
+        return set()
+    whole, axis = lowered.places(node.output), node.attrs.axis - int(out.has_time)
+    whole = whole.reshape(*out.step_shape[:axis], -1)
+    root, begin = lowered.views[node.output].root, 0
+    found: set[str] = set()
+    for role, value in node.inputs.items():
+        t = lowered.graph.type(value)
+        end = begin + t.nbytes // math.prod(out.step_shape[:axis])
+        if value in lowered.views and lowered.views[value].root == root:
+            places = lowered.places(value)
+            if np.array_equal(whole[..., begin:end].reshape(-1), places):
+                found.add(role)
+        begin = end
+    return found
+
+
+def _check_pitches(lowered: Lowered, segment: Segment) -> None:
+    """Kernels write pixels as far apart as their places are, and read those that lie side by side."""
+    for value in segment.inputs:
+        if lowered.views[value].pitch:
+            raise ScheduleError(f"segment {segment.name!r} reads {value!r}, whose pixels lie apart")
+    written = segment.calls[-1].choice.pitch if segment.calls else 0
+    if segment.output and lowered.views[segment.output].pitch != written:
+        raise ScheduleError(
+            f"segment {segment.name!r} writes pixels {written} bytes apart to {segment.output!r}, whose places are "
+            f"{lowered.views[segment.output].pitch} bytes apart"
+        )
+    for call in segment.calls[:-1]:
+        if call.choice.pitch:
+            raise ScheduleError(f"stage {call.node.name!r} of segment {segment.name!r} spreads pixels in a ring")
+    node = segment.calls[-1].node if segment.held else None
+    if node is not None and not set(segment.held) <= {node.inputs[role] for role in _in_place(lowered, node)}:
+        raise ScheduleError(f"segment {segment.name!r} leaves out parts that are not in their places")
 
 
 def check_memory(plan: ArenaPlan) -> None:
@@ -116,15 +151,19 @@ def _overlap(a: Buffer, b: Buffer) -> bool:
     return a.offset < b.end and b.offset < a.end and a.bytes > 0 and b.bytes > 0
 
 
-def _check_places(schedule: Schedule) -> None:
-    """Views lie inside their buffers, aligned to their element; lifetimes cover every access."""
-    graph, lowered = schedule.graph, schedule.lowered
+def _check_views(lowered: Lowered) -> None:
+    """Views lie inside their buffers, aligned to their element."""
     for value, view in lowered.views.items():
-        t = graph.type(value)
-        if value in lowered.one_row and view.root == value:
-            continue
-        if view.offset % t.dtype.bytes or view.offset + t.nbytes > lowered.bytes(view.root):
+        size = lowered.graph.type(value).dtype.bytes
+        if view.offset % size or view.pitch % size or lowered.extent(value)[2] > lowered.bytes(view.root):
             raise ScheduleError(f"view {value!r} leaves the buffer of {view.root!r}")
+        if 0 < view.pitch <= lowered.pixel_bytes(value):
+            raise ScheduleError(f"pixels of {value!r} overlap or lie side by side, {view.pitch} bytes apart")
+
+
+def _check_places(schedule: Schedule) -> None:
+    """Lifetimes cover every access; what is laid over something else may be."""
+    lowered = schedule.lowered
     for segment in schedule.segments:
         for value in (*segment.inputs, *([segment.output] if segment.output else [])):
             root = lowered.views[value].root

@@ -20,9 +20,10 @@ typedef struct {
     pg_requant out;
 } pg_conv2d_params;
 
-/* One output row, from kernel_h row pointers, or (rows NULL) from the whole map x. */
+/* One output row, from kernel_h row pointers, or (rows NULL) from the whole map x. Output pixels are step
+ * elements apart. */
 PG_INLINE void pg_conv2d_line(const pg_conv2d_params *p, const void *rows, const void *x, int32_t oy,
-                              bool x_wide, void *y, bool y_wide, void *scratch) {
+                              bool x_wide, void *y, bool y_wide, void *scratch, int32_t step) {
     const pg_window *g = &p->window;
     const pg_requant out = p->out;
     const int32_t inputs = g->in_c / p->groups;
@@ -30,6 +31,7 @@ PG_INLINE void pg_conv2d_line(const pg_conv2d_params *p, const void *rows, const
     const int32_t taps = g->kernel_h * g->kernel_w * inputs;
     for (int32_t ox = 0; ox < g->out_w; ++ox) {
         pg_matrix a = {p->weights, p->bias, p->multipliers};
+        void *pixel = y;
         for (int32_t group = 0; group < p->groups; ++group) {
             void *patch = scratch;
             for (int32_t ky = 0; ky < g->kernel_h; ++ky) {
@@ -37,57 +39,58 @@ PG_INLINE void pg_conv2d_line(const pg_conv2d_params *p, const void *rows, const
                 patch = pg_window_copy(g, row, ox * g->stride_w - g->pad_left, group * inputs, inputs, patch,
                                        x_wide);
             }
-            pg_matrix_vector(a, taps, outputs, &out, scratch, x_wide, y, y_wide);
-            y = pg_at_mutable(y, outputs, y_wide);
+            pg_matrix_vector(a, taps, outputs, &out, scratch, x_wide, pixel, y_wide);
+            pixel = pg_at_mutable(pixel, outputs, y_wide);
             a.weights += outputs * taps;
             a.bias += outputs;
             a.multipliers += outputs;
         }
+        y = pg_at_mutable(y, step, y_wide);
     }
 }
 
 PG_INLINE void pg_conv2d(const pg_conv2d_params *p, const void *x, bool x_wide, void *y, bool y_wide,
-                         void *scratch) {
+                         void *scratch, int32_t step) {
     for (int32_t oy = 0; oy < p->window.out_h; ++oy) {
-        pg_conv2d_line(p, NULL, x, oy, x_wide, y, y_wide, scratch);
-        y = pg_at_mutable(y, p->window.out_w * p->window.out_c, y_wide);
+        pg_conv2d_line(p, NULL, x, oy, x_wide, y, y_wide, scratch, step);
+        y = pg_at_mutable(y, p->window.out_w * step, y_wide);
     }
 }
 
 PG_KERNEL void pg_conv2d_s8_s8(const pg_conv2d_params *p, const int8_t *x, int8_t *y, void *scratch) {
-    pg_conv2d(p, x, false, y, false, scratch);
+    pg_conv2d(p, x, false, y, false, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_conv2d_s8_s16(const pg_conv2d_params *p, const int8_t *x, int16_t *y, void *scratch) {
-    pg_conv2d(p, x, false, y, true, scratch);
+    pg_conv2d(p, x, false, y, true, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_conv2d_s16_s8(const pg_conv2d_params *p, const int16_t *x, int8_t *y, void *scratch) {
-    pg_conv2d(p, x, true, y, false, scratch);
+    pg_conv2d(p, x, true, y, false, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_conv2d_s16_s16(const pg_conv2d_params *p, const int16_t *x, int16_t *y, void *scratch) {
-    pg_conv2d(p, x, true, y, true, scratch);
+    pg_conv2d(p, x, true, y, true, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_conv2d_row_s8_s8(const pg_conv2d_params *p, const int8_t *const *rows, int8_t *y,
                                    void *scratch) {
-    pg_conv2d_line(p, rows, NULL, 0, false, y, false, scratch);
+    pg_conv2d_line(p, rows, NULL, 0, false, y, false, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_conv2d_row_s8_s16(const pg_conv2d_params *p, const int8_t *const *rows, int16_t *y,
                                     void *scratch) {
-    pg_conv2d_line(p, rows, NULL, 0, false, y, true, scratch);
+    pg_conv2d_line(p, rows, NULL, 0, false, y, true, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_conv2d_row_s16_s8(const pg_conv2d_params *p, const int16_t *const *rows, int8_t *y,
                                     void *scratch) {
-    pg_conv2d_line(p, rows, NULL, 0, true, y, false, scratch);
+    pg_conv2d_line(p, rows, NULL, 0, true, y, false, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_conv2d_row_s16_s16(const pg_conv2d_params *p, const int16_t *const *rows, int16_t *y,
                                      void *scratch) {
-    pg_conv2d_line(p, rows, NULL, 0, true, y, true, scratch);
+    pg_conv2d_line(p, rows, NULL, 0, true, y, true, scratch, p->window.out_c);
 }
 
 #endif /* PG_CONV2D_H */

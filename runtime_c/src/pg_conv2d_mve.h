@@ -21,7 +21,7 @@ typedef struct {
 typedef struct {
     const uint32_t *stream; /* weights, start values and multipliers in reading order, group by group */
     pg_conv_mve_block block;
-    pg_window window;
+    pg_window window; /* out_c: elements from one output pixel to the next where there are no groups */
     pg_conv_mve_lines lines;
     int32_t groups;
     int32_t group_words; /* of the stream */

@@ -97,9 +97,10 @@ PG_INLINE void pg_depthwise_pixel(const pg_depthwise_params *p, const void *x, i
     }
 }
 
-/* One output row, from kernel_h row pointers, or (rows NULL) from the whole map x. */
+/* One output row, from kernel_h row pointers, or (rows NULL) from the whole map x. Output pixels are step
+ * elements apart. */
 PG_INLINE void pg_depthwise_line(const pg_depthwise_params *p, const void *rows, const void *x, int32_t oy,
-                                 bool x_wide, void *y, bool y_wide, void *scratch) {
+                                 bool x_wide, void *y, bool y_wide, void *scratch, int32_t step) {
     const pg_window *g = &p->window;
     const int32_t reach_h = (g->kernel_h - 1) * g->dilation_h;
     const int32_t reach_w = (g->kernel_w - 1) * g->dilation_w;
@@ -122,54 +123,54 @@ PG_INLINE void pg_depthwise_line(const pg_depthwise_params *p, const void *rows,
             }
         }
         pg_depthwise_pixel(p, first, row_step, column_step, x_wide, y, y_wide);
-        y = pg_at_mutable(y, g->out_c, y_wide);
+        y = pg_at_mutable(y, step, y_wide);
         ix += g->stride_w;
     }
 }
 
 PG_INLINE void pg_depthwise(const pg_depthwise_params *p, const void *x, bool x_wide, void *y, bool y_wide,
-                            void *scratch) {
+                            void *scratch, int32_t step) {
     for (int32_t oy = 0; oy < p->window.out_h; ++oy) {
-        pg_depthwise_line(p, NULL, x, oy, x_wide, y, y_wide, scratch);
-        y = pg_at_mutable(y, p->window.out_w * p->window.out_c, y_wide);
+        pg_depthwise_line(p, NULL, x, oy, x_wide, y, y_wide, scratch, step);
+        y = pg_at_mutable(y, p->window.out_w * step, y_wide);
     }
 }
 
 PG_KERNEL void pg_depthwise_s8_s8(const pg_depthwise_params *p, const int8_t *x, int8_t *y, void *scratch) {
-    pg_depthwise(p, x, false, y, false, scratch);
+    pg_depthwise(p, x, false, y, false, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_depthwise_s8_s16(const pg_depthwise_params *p, const int8_t *x, int16_t *y, void *scratch) {
-    pg_depthwise(p, x, false, y, true, scratch);
+    pg_depthwise(p, x, false, y, true, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_depthwise_s16_s8(const pg_depthwise_params *p, const int16_t *x, int8_t *y, void *scratch) {
-    pg_depthwise(p, x, true, y, false, scratch);
+    pg_depthwise(p, x, true, y, false, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_depthwise_s16_s16(const pg_depthwise_params *p, const int16_t *x, int16_t *y,
                                     void *scratch) {
-    pg_depthwise(p, x, true, y, true, scratch);
+    pg_depthwise(p, x, true, y, true, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_depthwise_row_s8_s8(const pg_depthwise_params *p, const int8_t *const *rows, int8_t *y,
                                       void *scratch) {
-    pg_depthwise_line(p, rows, NULL, 0, false, y, false, scratch);
+    pg_depthwise_line(p, rows, NULL, 0, false, y, false, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_depthwise_row_s8_s16(const pg_depthwise_params *p, const int8_t *const *rows, int16_t *y,
                                        void *scratch) {
-    pg_depthwise_line(p, rows, NULL, 0, false, y, true, scratch);
+    pg_depthwise_line(p, rows, NULL, 0, false, y, true, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_depthwise_row_s16_s8(const pg_depthwise_params *p, const int16_t *const *rows, int8_t *y,
                                        void *scratch) {
-    pg_depthwise_line(p, rows, NULL, 0, true, y, false, scratch);
+    pg_depthwise_line(p, rows, NULL, 0, true, y, false, scratch, p->window.out_c);
 }
 
 PG_KERNEL void pg_depthwise_row_s16_s16(const pg_depthwise_params *p, const int16_t *const *rows, int16_t *y,
                                         void *scratch) {
-    pg_depthwise_line(p, rows, NULL, 0, true, y, true, scratch);
+    pg_depthwise_line(p, rows, NULL, 0, true, y, true, scratch, p->window.out_c);
 }
 
 #endif /* PG_DEPTHWISE_H */

@@ -19,55 +19,57 @@ typedef struct {
     pg_requant out;
 } pg_pointwise_params;
 
+/* One output row; output pixels are step elements apart. */
 PG_INLINE void pg_pointwise_line(const pg_pointwise_params *p, const void *x, bool x_wide, void *y,
-                                 bool y_wide) {
+                                 bool y_wide, int32_t step) {
     const pg_matrix a = {p->weights, p->bias, p->multipliers};
     const pg_requant out = p->out;
     for (int32_t ox = 0; ox < p->out_w; ++ox) {
         const void *pixel = pg_at(x, ox * p->column_step, x_wide);
         pg_matrix_vector(a, p->in_c, p->out_c, &out, pixel, x_wide, y, y_wide);
-        y = pg_at_mutable(y, p->out_c, y_wide);
+        y = pg_at_mutable(y, step, y_wide);
     }
 }
 
-PG_INLINE void pg_pointwise(const pg_pointwise_params *p, const void *x, bool x_wide, void *y, bool y_wide) {
+PG_INLINE void pg_pointwise(const pg_pointwise_params *p, const void *x, bool x_wide, void *y, bool y_wide,
+                            int32_t step) {
     for (int32_t oy = 0; oy < p->out_h; ++oy) {
-        pg_pointwise_line(p, pg_at(x, oy * p->row_step, x_wide), x_wide, y, y_wide);
-        y = pg_at_mutable(y, p->out_w * p->out_c, y_wide);
+        pg_pointwise_line(p, pg_at(x, oy * p->row_step, x_wide), x_wide, y, y_wide, step);
+        y = pg_at_mutable(y, p->out_w * step, y_wide);
     }
 }
 
 PG_KERNEL void pg_pointwise_s8_s8(const pg_pointwise_params *p, const int8_t *x, int8_t *y) {
-    pg_pointwise(p, x, false, y, false);
+    pg_pointwise(p, x, false, y, false, p->out_c);
 }
 
 PG_KERNEL void pg_pointwise_s8_s16(const pg_pointwise_params *p, const int8_t *x, int16_t *y) {
-    pg_pointwise(p, x, false, y, true);
+    pg_pointwise(p, x, false, y, true, p->out_c);
 }
 
 PG_KERNEL void pg_pointwise_s16_s8(const pg_pointwise_params *p, const int16_t *x, int8_t *y) {
-    pg_pointwise(p, x, true, y, false);
+    pg_pointwise(p, x, true, y, false, p->out_c);
 }
 
 PG_KERNEL void pg_pointwise_s16_s16(const pg_pointwise_params *p, const int16_t *x, int16_t *y) {
-    pg_pointwise(p, x, true, y, true);
+    pg_pointwise(p, x, true, y, true, p->out_c);
 }
 
 PG_KERNEL void pg_pointwise_row_s8_s8(const pg_pointwise_params *p, const int8_t *const *rows, int8_t *y) {
-    pg_pointwise_line(p, rows[0], false, y, false);
+    pg_pointwise_line(p, rows[0], false, y, false, p->out_c);
 }
 
 PG_KERNEL void pg_pointwise_row_s8_s16(const pg_pointwise_params *p, const int8_t *const *rows, int16_t *y) {
-    pg_pointwise_line(p, rows[0], false, y, true);
+    pg_pointwise_line(p, rows[0], false, y, true, p->out_c);
 }
 
 PG_KERNEL void pg_pointwise_row_s16_s8(const pg_pointwise_params *p, const int16_t *const *rows, int8_t *y) {
-    pg_pointwise_line(p, rows[0], true, y, false);
+    pg_pointwise_line(p, rows[0], true, y, false, p->out_c);
 }
 
 PG_KERNEL void pg_pointwise_row_s16_s16(const pg_pointwise_params *p, const int16_t *const *rows,
                                         int16_t *y) {
-    pg_pointwise_line(p, rows[0], true, y, true);
+    pg_pointwise_line(p, rows[0], true, y, true, p->out_c);
 }
 
 #endif /* PG_POINTWISE_H */

@@ -185,6 +185,55 @@ def halves(h: int = 5, w: int = 6, c: int = 4, *, late: bool = False, name: str 
     return net.graph(net.apply(sample_lut(net, joined), joined))
 
 
+Branch = tuple[str | int, ...] | list["Branch"]
+
+
+def branches(
+    h: int, w: int, c: int, parts: list[Branch], *, name: str = "branches", tap: bool = False, tail: bool = True
+) -> Graph:
+    """Branches from one map joined along the channels, then (``tail``) a 1x1 convolution.
+
+    A branch is ("1x1", n), ("3x3", n), ("strip", n) for 1x3, ("reduced", m, n) for 1x1 and 3x3, ("depthwise",),
+    ("table",), ("input",), ("constant", n), or a list of them.
+    ``tap``: the first part is read by a table too.
+    """
+    net = Net(name)
+    x = net.input((h, w, c), perm=(1, 2, 0))
+    base = net.apply(sample_lut(net, x), x)
+    made = [_branch(net, x, base, part) for part in parts]
+    joined = net.concat(2, *made)
+    y = net.conv(joined, 5, (1, 1)) if tail else joined
+    return net.graph(y, net.apply(sample_lut(net, made[0]), made[0])) if tap else net.graph(y)
+
+
+def _branch(net: Net, x: str, base: str, part: Branch) -> str:
+    if isinstance(part, list):
+        return net.concat(2, *(_branch(net, x, base, p) for p in part))
+    kind, *sizes = part
+    n = int(sizes[-1]) if sizes else 0
+    same = Conv2d(padding=(1, 1, 1, 1), activation="relu")
+    channels = int(net.values[base].type.shape[2])
+    match kind:
+        case "1x1":
+            return net.conv(base, n, (1, 1))
+        case "3x3":
+            return net.conv(base, n, (3, 3), same)
+        case "strip":
+            return net.conv(base, n, (1, 3), Conv2d(padding=(0, 0, 1, 1)))
+        case "reduced":
+            return net.conv(net.conv(base, int(sizes[0]), (1, 1), Conv2d(activation="relu")), n, (3, 3), same)
+        case "depthwise":
+            return net.conv(base, channels, (3, 3), Conv2d(padding=(1, 1, 1, 1), groups=channels))
+        case "table":
+            return net.apply(sample_lut(net, base), base)
+        case "input":
+            return x
+        case "constant":
+            shape = (*net.values[base].type.shape[:2], n)
+            return net.constant((np.arange(np.prod(shape)) % 200 - 100).astype(np.int8).reshape(shape), base)
+    raise ValueError(f"no branch {part}")
+
+
 def add_of(net: Net, a: str, b: str) -> Sample:
     """An add of two values of ``net``, with the zero points of their types."""
     base = next(iter(registry()["add"].samples()))
