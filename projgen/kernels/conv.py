@@ -97,7 +97,7 @@ def _spread(g: Geometry, choice: KernelChoice) -> KernelChoice:
     @cache
     def pitched(pitch: int) -> KernelChoice | None:
         function = f"{choice.function}_every{pitch}"
-        parameters = {
+        parameters: dict[str, int | str | tuple[int, ...]] = {
             "function": function,
             "kernel": kernel,
             "struct": choice.struct,

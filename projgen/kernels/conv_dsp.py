@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from projgen.ir.attrs import Conv2d
 from projgen.ir.graph import Graph, Node
@@ -72,11 +72,13 @@ def call(
     row: bool = True,
     residual: bool = False,
     core: str = "dsp",
+    apart: bool = False,
 ) -> Block:
     """The C function that hands ``blocks`` (names, as arguments) to a driver, the ``residual`` in y.
 
     Args:
         core: whose blocks they are, "dsp", "thumb2" or "thumb1".
+        apart: whether the driver writes pixels apart; it gets the types of x and y as flags.
     """
     parameters: Parameters = {
         "function": function,
@@ -88,6 +90,7 @@ def call(
         "row": int(row),
         "residual": int(residual),
         "core": core,
+        "apart": int(apart),
     }
     return Block("conv_dsp_call.h.j2", function, tuple(parameters.items()))
 
@@ -145,6 +148,31 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, size: str) -> Matrix:
     )
 
 
+def apart(choice: KernelChoice, made: Matrix, y: TensorType, driver: str = "") -> KernelChoice:
+    """A kernel of this block, without residual and groups, that can write its output pixels apart.
+
+    Args:
+        driver: that for such pixels, where it is another.
+    """
+
+    @cache
+    def pitched(pitch: int) -> KernelChoice | None:
+        fields = {**choice.fields, "matrix": (*made.field[:2], pitch, *made.field[3:])}
+        window = fields.get("window")
+        if isinstance(window, tuple):
+            fields["window"] = (*window[:5], pitch // y.dtype.bytes, *window[6:])
+        other = replace(choice, fields=fields, pitch=pitch, in_place=frozenset())
+        if not driver:
+            return other
+        kept, old = choice.blocks[:-1], dict(choice.blocks[-1].parameters)
+        function, types = f"{choice.function}_apart", (str(old["x"]), str(old["y"]))
+        block = call(function, driver, choice.struct, types, str(old["blocks"]), row=bool(old["row"]), apart=True)
+        row = f"{function}_row" if choice.row_function else ""
+        return replace(other, function=function, row_function=row, blocks=(*kept, block))
+
+    return replace(choice, pitched=pitched)
+
+
 def unshared(node: Node, g: Geometry, size: str) -> bool:
     """Whether the block that residuals share is no other than the looped one, or does not take the outputs."""
     return size == "shared" and (
@@ -184,7 +212,7 @@ def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, size: str) -> K
     filled = operand_of_three(inputs, sizes[0])
     shrinks = outputs * sizes[1] <= inputs * sizes[0]
     driver = f"pg_pointwise_dsp_{suffix}"
-    return KernelChoice(
+    choice = KernelChoice(
         kernel=f"{name}{'' if size == 'own' else f'_{size}'}",
         function=function,
         struct="pg_pointwise_dsp_params",
@@ -210,6 +238,7 @@ def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, size: str) -> K
         row_function="" if node.op == "linear" else f"{function}_row",
         row_instructions=height * (-(-width // 3) * (made.per_block + filled + 20) + (150 if width % 3 else 40)),
     )
+    return choice if residual else apart(choice, made, g.y, "pg_pointwise_dsp_apart")
 
 
 def _spill(g: Geometry) -> int:
@@ -285,7 +314,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, size: str = "own") -
         streamed = windows_of(g, straight=False)
     left = rest_of_three(pixels % 3, 0, outputs_bytes, residual)
     calls = height // together
-    return KernelChoice(
+    choice = KernelChoice(
         kernel=f"conv2d{'_residual' if residual else ''}_dsp{'' if size == 'own' else f'_{size}'}",
         function=function,
         struct="pg_conv2d_dsp_params",
@@ -305,6 +334,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, size: str = "own") -
         + calls
         * (28 * quads * itemsize + 100 + groups * rest_of_three(together * width % 3, 0, outputs_bytes, residual)),
     )
+    return choice if residual or groups > 1 else apart(choice, made, g.y)
 
 
 def rows_together(g: Geometry, pixels: int) -> int:

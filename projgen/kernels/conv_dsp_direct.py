@@ -6,7 +6,7 @@ from functools import partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.kernels.conv import geometry, over_residual, overwrites, window_field
-from projgen.kernels.conv_dsp import CTYPES, RING, call, matrix, residual_copy, unshared
+from projgen.kernels.conv_dsp import CTYPES, RING, apart, call, matrix, residual_copy, unshared
 from projgen.kernels.costs_dsp import copy, operand_of_three
 from projgen.kernels.linear import SUFFIX, matrix_numerics
 from projgen.kernels.record import KernelChoice, KernelDef, TableRef
@@ -39,7 +39,7 @@ def _direct(graph: Graph, node: Node, _target: Target, *, size: str) -> KernelCh
     line = copy(in_w * channels * itemsize) + 50
     kept = max(kernel_h - stride_h, 0)
     whole = height * (copy(kept * pitch * itemsize) + 22 + (kernel_h - kept) * line) + kept * line
-    return KernelChoice(
+    choice = KernelChoice(
         kernel=f"conv2d{'_residual' if residual else ''}_direct_dsp{'' if size == 'own' else f'_{size}'}",
         function=function,
         struct="pg_conv2d_dsp_params",
@@ -65,6 +65,7 @@ def _direct(graph: Graph, node: Node, _target: Target, *, size: str) -> KernelCh
         row_function=f"{function}_row",
         row_instructions=height * (per_row + 130 + kernel_h * (line + 40)),
     )
+    return choice if residual else apart(choice, made, g.y, "pg_conv2d_direct_dsp_apart")
 
 
 KERNELS = tuple(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from projgen.targets import Target
 UNROLLED_QUADS = 4  # quads of channels up to which the products of a 2-D tile are straight-line code
 SHARED_QUADS = 16  # up to which they are the same subroutine for all
 UNROLLED_ROW_QUADS = 2  # the same of the forms along a row
+FARTHEST = 4095  # bytes that stores reach, and ADDW adds
 LARGEST_QUADS = 31  # reach of the loads and stores of double words
 
 
@@ -35,7 +37,7 @@ def _fits(graph: Graph, node: Node, g: Geometry, scale: int) -> bool:
     w, b = graph.data(node, "w").astype(np.int64), graph.data(node, "b").astype(np.int64)
     if g.w[2] != 3 or g.attrs.dilation != (1, 1) or g.attrs.groups != 1:
         return False
-    if g.w[0] % 2 or (3 * g.w[0] + 1) * g.y.dtype.bytes > 4095 or max(2, scale) * largest > 32767:
+    if g.w[0] % 2 or (3 * g.w[0] + 1) * g.y.dtype.bytes > FARTHEST or max(2, scale) * largest > 32767:
         return False
     f = graph.data(node, "f").astype(np.int64) if "f" in node.inputs else np.zeros(len(w), np.int64)
     reach = int((np.abs(w).reshape(len(w), -1).sum(axis=1) * largest + np.abs(b) + 128 * np.abs(f)).max())
@@ -148,6 +150,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "
         "clamped": int(clamped),
         "wide": int(wide),
         "residual": flag,
+        "span": 0,
     }
     transform: Parameters = {"function": source, "wide": int(g.x.dtype is DType.INT16)}
     names = f"{block}, {source}_rows, {source}_tiles"
@@ -167,7 +170,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "
     held = (1 + g.attrs.padding[0] * plan.overwrites) * _row_bytes(g.x)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m", *(["f"] if residual else []))}
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
-    return KernelChoice(
+    choice = KernelChoice(
         kernel=f"winograd2d{'_residual' if residual else ''}_dsp{'' if size == 'own' else f'_{size}'}",
         function=function,
         struct="pg_winograd_params",
@@ -187,6 +190,41 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "
         row_instructions=products_of_map + (row_pairs * 4 * _row_copy(g) if plan.columns else 0.0),
         row_scratch_bytes=per_call + padded,
     )
+    span = ("span", outputs * g.y.dtype.bytes)
+    return choice if residual or out_h % 2 else _apart(choice, g, lambda _pitch: span)
+
+
+def _apart(choice: KernelChoice, g: Geometry, changed: Callable[[int], tuple[str, int]]) -> KernelChoice:
+    """A kernel that can write its output pixels apart, where pairs of tiles fill the rows.
+
+    Args:
+        changed: for a pitch, the parameter of its first block that differs then, and its value.
+    """
+
+    @cache
+    def pitched(pitch: int) -> KernelChoice | None:
+        (_, width, _), out = g.y.step_shape, choice.fields["out"]
+        if width % 4 or 3 * pitch + g.y.dtype.bytes > FARTHEST or not isinstance(out, tuple):
+            return None
+        products, *others, last = choice.blocks
+        name, value = changed(pitch)
+        block, function = f"{products.function}_{name}{value}", f"{choice.function}_{name}{value}"
+        products = Block(
+            products.template, block, tuple({**dict(products.parameters), "function": block, name: value}.items())
+        )
+        handed = {**dict(last.parameters), "function": function}
+        handed["blocks"] = str(handed["blocks"]).replace(choice.blocks[0].function, block, 1)
+        return replace(
+            choice,
+            function=function,
+            fields={**choice.fields, "out": (width * pitch, *out[1:4], pitch, *out[5:])},
+            blocks=(products, *others, Block(last.template, function, tuple(handed.items()))),
+            row_function=f"{function}_row" if choice.row_function else "",
+            pitch=pitch,
+            in_place=frozenset(),
+        )
+
+    return replace(choice, pitched=pitched)
 
 
 def _partial(g: Geometry, *, residual: bool) -> int:
@@ -267,6 +305,7 @@ def _by_rows(
         "rows": kernel_h,
         "quads": quads,
         "outputs": outputs,
+        "pixel": outputs,
         "unrolled": int(unrolled),
         "shift": requant.shift,
         "clamped": int(clamped),
@@ -285,7 +324,7 @@ def _by_rows(
     shorter = _row_bytes(g.y) <= _row_bytes(g.x) and g.attrs.padding[0] < kernel_h
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
-    return KernelChoice(
+    choice = KernelChoice(
         kernel=f"{form.kernel}{'_looped' if looped else ''}",
         function=function,
         struct="pg_winograd_params",
@@ -305,6 +344,7 @@ def _by_rows(
         row_function=f"{function}_row",
         row_instructions=out_h * (pairs * per_tiles + tail + kernel_h * (per_row + _row_copy(g) + 10)) + 100,
     )
+    return _apart(choice, g, lambda pitch: ("pixel", pitch // g.y.dtype.bytes))
 
 
 def _one_dimensional(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:

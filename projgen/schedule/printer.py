@@ -11,8 +11,8 @@ from projgen.schedule.records import Buffer, Call, Ring, Schedule, Segment
 def print_schedule(schedule: Schedule) -> str:
     """The whole schedule: one line a segment, one for each call and ring inside it, then one for each buffer.
 
-    A place is ``arena+offset``, ``input0+offset`` or ``output0+offset``, in bytes; ``every``: from one pixel to the next,
-    where others lie between. Instructions are predicted.
+    A place is ``arena+offset``, ``input0+offset`` or ``output0+offset``, in bytes; ``every`` tells how
+    far apart pixels are that have others between them. Instructions are predicted.
     """
     plan, graph = schedule.plan, schedule.graph
     lines = [f"schedule {graph.name} on {schedule.target.name}"]

@@ -14,6 +14,7 @@ from projgen.ir.graph import Graph, Node
 from projgen.schedule import stream
 from projgen.schedule.records import ALIGN, ArenaPlan, Buffer, Kind, Lowered, Phase, Schedule, Segment
 
+
 class ScheduleError(Exception):
     """A schedule that breaks a rule of the scheduled stage."""
 

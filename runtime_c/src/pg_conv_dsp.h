@@ -214,4 +214,17 @@ PG_KERNEL void pg_conv_dsp_copy(void *to, const void *from, int32_t count) {
 }
 #endif
 
+/* The last one or two pixels, left, of outputs with other maps' pixels between them: computed in results,
+ * side by side, bytes each, and copied one by one. */
+PG_KERNEL void pg_conv_dsp_apart(const pg_conv_dsp_matrix *p, const uint32_t *operand, const uint32_t *stream,
+                                 int32_t left, int32_t bytes, void *results, void *y,
+                                 pg_conv_dsp_block *block) {
+    pg_conv_dsp_matrix matrix = *p;
+    matrix.pixel = bytes;
+    block(operand, stream, results, &matrix);
+    for (int32_t i = 0; i < left; ++i) {
+        pg_conv_dsp_copy((int8_t *)y + i * p->pixel, (const int8_t *)results + i * bytes, bytes);
+    }
+}
+
 #endif /* PG_CONV_DSP_H */

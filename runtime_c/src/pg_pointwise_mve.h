@@ -14,9 +14,9 @@ typedef struct {
     int32_t pixels;     /* of the whole map */
     int32_t row_pixels; /* of one row */
     int32_t inputs;     /* channels of a pixel */
-    int32_t outputs; /* elements from one output pixel to the next */
-    int32_t pitch;   /* bytes of an operand's pixel */
-    int32_t operand; /* pixels that are copied at once, a multiple of the block's */
+    int32_t outputs;    /* elements from one output pixel to the next */
+    int32_t pitch;      /* bytes of an operand's pixel */
+    int32_t operand;    /* pixels that are copied at once, a multiple of the block's */
 } pg_pointwise_mve_params;
 
 /* Every output of count pixels, a copy of a few of them after the other, so that y may be x where its pixels

@@ -193,9 +193,9 @@ def branches(
 ) -> Graph:
     """Branches from one map joined along the channels, then (``tail``) a 1x1 convolution.
 
-    A branch is ("1x1", n), ("3x3", n), ("strip", n) for 1x3, ("reduced", m, n) for 1x1 and 3x3, ("depthwise",),
-    ("table",), ("input",), ("constant", n), or a list of them.
-    ``tap``: the first part is read by a table too.
+    A branch is ("1x1", n), ("3x3", n), ("strip", n) for 1x3, ("reduced", m, n) for 1x1 and 3x3, ("half", n) and
+    ("half1", n) for 3x3 and 1x1 with stride 2, ("depthwise",), ("table",), ("input",), ("constant", n), or a list of
+    these. ``tap``: the first part is read by a table too.
     """
     net = Net(name)
     x = net.input((h, w, c), perm=(1, 2, 0))
@@ -222,6 +222,10 @@ def _branch(net: Net, x: str, base: str, part: Branch) -> str:
             return net.conv(base, n, (1, 3), Conv2d(padding=(0, 0, 1, 1)))
         case "reduced":
             return net.conv(net.conv(base, int(sizes[0]), (1, 1), Conv2d(activation="relu")), n, (3, 3), same)
+        case "half":
+            return net.conv(base, n, (3, 3), Conv2d((2, 2), (1, 1, 1, 1)))
+        case "half1":
+            return net.conv(base, n, (1, 1), Conv2d((2, 2)))
         case "depthwise":
             return net.conv(base, channels, (3, 3), Conv2d(padding=(1, 1, 1, 1), groups=channels))
         case "table":
@@ -305,3 +309,14 @@ def random_net(choices: Sequence[int], h: int, w: int, c: int, outputs: int, nam
         else:
             made.append(net.conv(a, c, (3, 3), Conv2d((1, 1), (1, 1, 1, 1), (1, 1), c if pick % 2 else 1)))
     return net.graph(*made[-outputs:])
+
+
+def wide_branches(h: int = 6, w: int = 6, name: str = "wide") -> Graph:
+    """Two branches that are widest before their ends, joined along the channels."""
+    net = Net(name)
+    x = net.input((h, w, 4), perm=(1, 2, 0))
+    ends = []
+    for _ in range(2):
+        wide = net.conv(net.conv(x, 40, (1, 1)), 40, (3, 3), Conv2d(padding=(1, 1, 1, 1)))
+        ends.append(net.conv(wide, 20, (1, 1)))
+    return net.graph(net.conv(net.concat(2, *ends), 3, (1, 1)))

@@ -310,7 +310,8 @@ PG_NAKED void pg_winograd2d_upto4_s8(PG_UNUSED const uint32_t *v, PG_UNUSED cons
 #else
 PG_KERNEL void pg_winograd2d_upto4_s8(const uint32_t *v, const uint32_t *stream, void *y, const pg_winograd_out *p) {
     const pg_requant out = { 0, p->zero_point, INT8_MIN, INT8_MAX};
-    const int32_t outputs = p->pixel;
+    const int32_t pixel = p->pixel;
+    const int32_t outputs = pixel;
     for (int32_t n = 0; n < outputs; n += 2) {
         uint32_t m[4][4][4]; /* i, j in processing order; 2 * output + tile */
         const uint32_t *u = stream + 2;
@@ -335,7 +336,7 @@ PG_KERNEL void pg_winograd2d_upto4_s8(const uint32_t *v, const uint32_t *stream,
                 for (int32_t i = 0; i < 4; ++i) {
                     column[i] = px == 0 ? m[i][0][k] + m[i][1][k] + m[i][2][k] : m[i][0][k] - m[i][1][k] + m[i][3][k];
                 }
-                int8_t *to = (int8_t *)y + (2 * (k % 2) + px) * outputs + n + k / 2;
+                int8_t *to = (int8_t *)y + (2 * (k % 2) + px) * pixel + n + k / 2;
                 uint32_t upper = column[0] + column[1] + column[2];
                 uint32_t lower = column[0] - column[1] + column[3];
                 if (p->residual) {
