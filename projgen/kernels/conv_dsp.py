@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -20,6 +21,7 @@ from projgen.targets import Target
 UNROLLED_QUADS = 16  # quads of inputs up to which the block is straight-line code
 GATHER_WORDS = 48  # words of a window up to which its gathering is straight-line code
 RING = 4096  # bytes of padded rows up to which windows are gathered from a copy
+SIZES = ("own", "entered", "looped", "shared")  # of the block, see matrix()
 Parameters = dict[str, int | str | tuple[int, ...]]
 CTYPES = {DType.INT8: "int8_t", DType.INT16: "int16_t"}
 
@@ -98,8 +100,9 @@ def call(
 def matrix(graph: Graph, node: Node, g: Geometry, *, size: str) -> Matrix:
     """The block for a convolution node whose windows are gathered in order (KH, KW, C).
 
-    ``size``: straight-line code for this number of inputs where it is short ("own"), the block for any number
-    ("looped"), or that which adds residuals too where a layer has them ("shared").
+    ``size``: straight-line code for this number of inputs where it is short ("own"), that for the largest such number,
+    which fewer inputs enter in the middle ("entered"), the block for any number ("looped"), or that which adds
+    residuals too where a layer has them ("shared").
     """
     requant = matrix_numerics(node).requant
     packed, clamped = is_packed(graph, node), is_clamped(graph, node)
@@ -109,12 +112,14 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, size: str) -> Matrix:
     order = WIDENED if packed is not wide_x else NATURAL
     added = int("residual" in node.inputs)
     layout = MatrixStream(graph.data(node, "w").shape, groups, packed, order, bool(added))
-    unrolled = layout.quads if layout.quads <= UNROLLED_QUADS and size == "own" else 0
+    entered = size == "entered"
+    unrolled = UNROLLED_QUADS if entered else layout.quads if layout.quads <= UNROLLED_QUADS and size == "own" else 0
     residual: int | str = added if unrolled else "flag" if added or size == "shared" else 0
     odd = outputs % 2
     variant = f"{'packed' if packed else 'plain'}_{SUFFIX[g.y.dtype]}{'_odd' if odd else ''}"
     variant += f"{f'_shift{requant.shift}' if requant.shift else ''}{'_clamped' if clamped else ''}"
-    variant += f"{'_residual' if residual else ''}{f'_q{unrolled}' if unrolled else ''}"
+    variant += "_residual" if residual else ""
+    variant += f"_{'to' if entered else 'q'}{unrolled}" if unrolled else ""
     function = f"pg_conv_dsp_{variant}"
     parameters: Parameters = {
         "function": function,
@@ -124,6 +129,7 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, size: str) -> Matrix:
         "shift": requant.shift,
         "clamped": int(clamped),
         "quads": unrolled,
+        "entered": int(entered),
         "residual": residual,
     }
     constants = {role: graph.data(node, role) for role in ("w", "b", "m", *(["f"] if added else []))}
@@ -133,6 +139,7 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, size: str) -> Matrix:
         outputs,
         packed=packed,
         unrolled=unrolled > 0,
+        entered=entered,
         shift=requant.shift > 0,
         clamped=clamped,
         residual=added > 0,
@@ -173,8 +180,10 @@ def apart(choice: KernelChoice, made: Matrix, y: TensorType, driver: str = "") -
     return replace(choice, pitched=pitched)
 
 
-def unshared(node: Node, g: Geometry, size: str) -> bool:
-    """Whether the block that residuals share is no other than the looped one, or does not take the outputs."""
+def no_other(node: Node, g: Geometry, size: str) -> bool:
+    """Whether a block of this ``size`` is no other than the looped one, or does not take the inputs or outputs."""
+    if size == "entered":
+        return -(-math.prod(g.w[1:]) // 4) > UNROLLED_QUADS
     return size == "shared" and (
         "residual" in node.inputs or g.y.dtype is DType.INT16 or g.w[0] // g.attrs.groups % 2 > 0
     )
@@ -199,7 +208,7 @@ def _fully_connected(graph: Graph, node: Node, _target: Target, *, size: str = "
 
 def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, size: str) -> KernelChoice | None:
     """Pixels side by side, three at a time."""
-    if unshared(node, g, size):
+    if no_other(node, g, size):
         return None
     residual = "residual" in node.inputs
     made = matrix(graph, node, g, size=size)
@@ -250,7 +259,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, size: str = "own") -
     g = geometry(graph, node)
     together = rows_together(g, 3)
     residual = "residual" in node.inputs
-    if g.is_depthwise or (residual and g.w[0] // g.attrs.groups % 2) or unshared(node, g, size):
+    if g.is_depthwise or (residual and g.w[0] // g.attrs.groups % 2) or no_other(node, g, size):
         return None
     made = matrix(graph, node, g, size=size)
     height, width, channels = g.y.step_shape
@@ -370,6 +379,6 @@ _FORMS = (
 KERNELS = tuple(
     KernelDef(f"{name}{'' if size == 'own' else f'_{size}'}", op, frozenset({"dsp"}), partial(apply, size=size))
     for name, op, apply in _FORMS
-    for size in ("own", "looped", "shared")
+    for size in SIZES
     if size != "shared" or "residual" not in op
 )

@@ -6,7 +6,7 @@ from functools import partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.kernels.conv import geometry, over_residual, overwrites, window_field
-from projgen.kernels.conv_dsp import CTYPES, RING, apart, call, matrix, residual_copy, unshared
+from projgen.kernels.conv_dsp import CTYPES, RING, SIZES, apart, call, matrix, no_other, residual_copy
 from projgen.kernels.costs_dsp import copy, operand_of_three
 from projgen.kernels.linear import SUFFIX, matrix_numerics
 from projgen.kernels.record import KernelChoice, KernelDef, TableRef
@@ -26,7 +26,7 @@ def _direct(graph: Graph, node: Node, _target: Target, *, size: str) -> KernelCh
     residual = "residual" in node.inputs
     if run % 4 or ring > RING or g.attrs.groups > 1 or g.attrs.dilation != (1, 1) or g.is_depthwise:
         return None
-    if (residual and outputs % 2) or unshared(node, g, size):
+    if (residual and outputs % 2) or no_other(node, g, size):
         return None
     made = matrix(graph, node, g, size=size)
     before = 24 * made.layout.quads + -(-3 * outputs * g.y.dtype.bytes // 4) * 4
@@ -71,6 +71,6 @@ def _direct(graph: Graph, node: Node, _target: Target, *, size: str) -> KernelCh
 KERNELS = tuple(
     KernelDef(f"{name}{'' if size == 'own' else f'_{size}'}", op, frozenset({"dsp"}), partial(_direct, size=size))
     for name, op in (("conv2d_direct_dsp", "conv2d"), ("conv2d_residual_direct_dsp", "conv2d_residual"))
-    for size in ("own", "looped", "shared")
+    for size in SIZES
     if size != "shared" or op == "conv2d"
 )

@@ -50,12 +50,18 @@ def matrix_block(
     *,
     packed: bool,
     unrolled: bool,
+    entered: bool,
     shift: bool,
     clamped: bool,
     residual: bool,
     flag: bool = False,
 ) -> int:
-    """The block that takes three pixels through a matrix, two outputs at a time; flag: it asks for residuals."""
+    """The block that takes three pixels through a matrix, two outputs at a time.
+
+    Args:
+        unrolled: straight-line code; entered: in the middle, behind the first quad; else it is a loop.
+        flag: it asks for residuals.
+    """
     around = (
         22
         + (6 if packed else 0)
@@ -64,9 +70,9 @@ def matrix_block(
         + (17 if residual else 0)
         + (2 if flag else 0)
     )
-    around += 2 if unrolled else 7 + 3 * -(-quads // 8)
+    around += 2 + entered if unrolled else 3 + 3 * -(-quads // 8)
     products = (17 if packed else 19) * quads
-    entry = 8 + (2 if clamped else 0) + (2 if flag else 0) + (0 if unrolled else 10)
+    entry = 8 + (2 if clamped else 0) + (2 if flag else 0) + (7 if entered else 0 if unrolled else 10)
     if outputs % 2 == 0:
         return entry + outputs // 2 * (products + around + 2)
     return entry + outputs // 2 * (products + around + 3) + products + around - 2

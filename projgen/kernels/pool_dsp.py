@@ -14,6 +14,7 @@ from projgen.kernels.record import Block, KernelChoice, KernelDef
 from projgen.targets import Target
 
 LARGEST_WINDOW = 256  # pixels whose int8 sum, half their number added, fits 16 bits
+PIXELS_A_TURN = 8  # of a whole map, straight-line code
 LONGEST_WINDOW = 32  # pixels up to which the maximum is straight-line code
 
 
@@ -22,8 +23,11 @@ def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
     n, attrs = node.numerics, node.attrs
     if not isinstance(attrs, AvgPool2d) or not isinstance(n, PoolNumerics) or portable is None:
         return None
-    y = graph.type(node.output)
+    x, y = graph.arg(node, "x").type, graph.type(node.output)
     channels, taps = y.step_shape[2], attrs.kernel[0] * attrs.kernel[1]
+    seen = pool.windows(attrs, x, y)
+    if seen.pixels == 1 and seen.taps == x.step_shape[0] * x.step_shape[1]:
+        return _whole_map(portable, n, seen.taps, channels)
     if not 8 <= channels <= 4095 or taps > LARGEST_WINDOW:
         return None
     out = n.requant
@@ -32,8 +36,6 @@ def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
     function = f"pg_avg_pool_dsp_{channels}{options}"
     parameters = (("function", function), ("channels", channels), ("shift", out.shift), ("clamped", int(clamped)))
     octets = -(-channels // 8)
-    x = graph.arg(node, "x").type
-    seen = pool.windows(attrs, x, y)
     per_octet = 55 + (8 if out.shift else 0) + (49 if clamped else 0)
     rows = (
         seen.pixels if attrs.kernel[1] == x.step_shape[1] else seen.rows
@@ -48,6 +50,44 @@ def _avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
         sources=("pg_avg_pool2d.h", "pg_pool_dsp.h"),
         blocks=(Block("avg_pool_dsp.h.j2", function, parameters),),
         instructions=octets * (seen.pixels * per_octet + rows * a_row) + 47 * seen.pixels + 50,
+    )
+
+
+def _whole_map(portable: KernelChoice, n: PoolNumerics, pixels: int, channels: int) -> KernelChoice | None:
+    """The mean over a map of so many pixels: four channels at a time, up to eight pixels of theirs a turn."""
+    if not 4 <= channels <= 4095 or pixels > LARGEST_WINDOW:
+        return None
+    out, turns = n.requant, -(-pixels // PIXELS_A_TURN)
+    clamped = (out.low, out.high) != (DType.INT8.low, DType.INT8.high)
+    function = f"pg_avg_pool_dsp_{pixels}x{channels}{f'_shift{out.shift}' if out.shift else ''}"
+    function += "_clamped" if clamped else ""
+    parameters: Parameters = {
+        "function": function,
+        "pixels": pixels,
+        "channels": channels,
+        "shift": out.shift,
+        "clamped": int(clamped),
+    }
+    half = pixels // 2
+    around = 22 + (4 if out.shift else 0) + (20 if clamped else 0) + (1 + 2 * turns if turns > 1 else 0)
+    around += int(turns > 1 and pixels % turns > 0)
+    return replace(
+        portable,
+        kernel="avg_pool2d_dsp",
+        function=function,
+        struct="pg_avg_pool_dsp_map",
+        fields={
+            "start": -pixels * n.input_zero_point - half,
+            "multiplier": n.multipliers[0],
+            "zero_point": out.zero_point,
+            "halves": half * 0x10001,
+            "low": out.low,
+            "high": out.high,
+        },
+        tables=(),
+        sources=("pg_pool_dsp.h",),
+        blocks=(Block("avg_pool_dsp_map.h.j2", function, tuple(parameters.items())),),
+        instructions=-(-channels // 4) * (pixels * (3 if channels < 256 else 4) + around) + 6,
     )
 
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT-0
  *
- * Parameters of the mean over windows for cores with DSP instructions.
+ * Parameters of the means over windows and over a whole map for cores with DSP instructions.
  */
 #ifndef PG_POOL_DSP_H
 #define PG_POOL_DSP_H
@@ -18,5 +18,15 @@ typedef struct {
     int32_t high;
     int32_t halves; /* both halves of a word: where sums start; less than 2^15 */
 } pg_avg_pool_dsp_window;
+
+/* A whole map. */
+typedef struct {
+    int32_t start; /* added to each sum */
+    int32_t multiplier;
+    int32_t zero_point; /* of the output */
+    int32_t halves;     /* both halves of a word: where sums start; less than 2^15 */
+    int32_t low;        /* smallest and largest output; read where they are not the type's */
+    int32_t high;
+} pg_avg_pool_dsp_map;
 
 #endif /* PG_POOL_DSP_H */

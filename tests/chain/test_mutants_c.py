@@ -40,6 +40,7 @@ LSTM4, LSTM55 = "kernels/lstm_dsp.h.j2", "kernels/lstm_mve.h.j2"
 GRU4, GRU55 = "kernels/gru_dsp.h.j2", "kernels/gru_mve.h.j2"
 FACTOR4, FACTOR55 = "kernels/recurrent_dsp_factor.h.j2", "kernels/recurrent_mve_factor.h.j2"
 ROWS = "kernels/linear_dsp_rows.h.j2"
+MATRIX, MEAN = "kernels/conv_dsp_matrix.h.j2", "kernels/avg_pool_dsp_map.h.j2"
 DENSE = "kernels/linear_mve.h.j2"
 
 # (what, target, operator whose samples look, template, what stands there, what the fault makes of it)
@@ -84,6 +85,9 @@ BLOCKS = (
         "{{ store }} r4, [r12, #{{ 2 * size }}]",
         "{{ store }} r5, [r12, #{{ 2 * size }}]",
     ),
+    ("mean: a turn too few", M4, "avg_pool2d", MEAN, "#{{ turns }}", "#{{ turns - 1 }}"),
+    ("mean: channels of the first word", M4, "avg_pool2d", MEAN, "sxtah r4, r8, r4", "sxtah r4, r8, r5"),
+    ("quads skipped in the loop", M4, "conv2d", MATRIX, "and r4, r4, #7", "and r4, r4, #3"),
     ("joint: shift of a product", M55, "lstm", FACTOR55, "eight(parts, 0, shift_first, 2)", "eight(parts, 0, 0, 2)"),
     ("rounding of the cell", M55, "lstm", LSTM55, "vrshr.s16 q4, q4", "vshr.s16 q4, q4"),
     ("shift of the output", M55, "lstm", LSTM55, "vqrshrnb.s16 q4, q4, #8", "vqrshrnb.s16 q4, q4, #7"),

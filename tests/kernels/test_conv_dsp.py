@@ -20,7 +20,7 @@ from tests.kernels.single_node import after_int16, build, choice_of, chosen, dif
 KERNELS = tuple(
     f"{form}{size}"
     for form in ("pointwise_dsp", "conv2d_dsp", "conv2d_direct_dsp")
-    for size in ("", "_looped", "_shared")
+    for size in ("", "_entered", "_looped", "_shared")
 )
 SAME = (1, 1, 1, 1)
 
@@ -30,6 +30,8 @@ def hard() -> list[Sample]:
     return [
         sample("pw_5x5x64_64", (5, 5, 64), 64, (1, 1), conv()),
         sample("pw_loop_7x3x70_9", (7, 3, 70), 9, (1, 1), conv()),
+        sample("pw_9_quads", (2, 2, 36), 4, (1, 1), conv()),
+        sample("pw_17_quads", (2, 2, 65), 3, (1, 1), conv()),
         sample("pw_1x1x5_3", (1, 1, 5), 3, (1, 1), conv()),
         sample("pw_1x2x3_1_relu6", (1, 2, 3), 1, (1, 1), conv(activation="relu6"), y_zero=-100),
         sample("pw_to_int16", (4, 4, 18), 6, (1, 1), conv(), y=DType.INT16),

@@ -67,13 +67,13 @@ PG_NAKED void pg_conv_dsp_packed_s8_odd_q1(PG_UNUSED const uint32_t *x, PG_UNUSE
                    "strb r4, [r11, r12, lsl #1]\n"
                    "strb r2, [r11], #1\n"
                    "cmp r11, r9\n"
-                   "beq 3f\n"
+                   "beq 5f\n"
                    "strb r6, [r11, r12]\n"
                    "strb r7, [r11, r12, lsl #1]\n"
                    "strb r5, [r11], #1\n"
                    "str r11, [sp, #16]\n"
                    "b.w 1b\n"
-                   "3: add sp, sp, #36\n"
+                   "5: add sp, sp, #36\n"
                    "pop {r4-r11, pc}\n");
 }
 #else
