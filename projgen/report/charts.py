@@ -23,6 +23,8 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
 }
+# of the arena's map, in points: its axes, and a character and a line of small text
+_WIDE, _HIGH, _SMALL, _CHARACTER, _LINE = 390.0, 170.0, 7, 4.0, 8.0
 _COLOURS = ("#1f6f8b", "#c8553d", "#588157", "#8d6a9f", "#d4a03a", "#5c677d")
 
 Spectra = Mapping[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]]
@@ -90,7 +92,7 @@ def pareto_chart(points: Sequence[Any], measure: str, front: Set[str]) -> str:
         for i, method in enumerate(dict.fromkeys(p.method for p in points)):
             own = [p for p in points if p.method == method]
             sizes, values = [p.learnables for p in own], [getattr(p, measure) for p in own]
-            axes.plot(sizes, values, "oDs^"[i % 4], color=_COLOURS[i], label=method, zorder=2)
+            axes.plot(sizes, values, "oDs^"[i % 4], color=_COLOURS[i % len(_COLOURS)], label=method, zorder=2)
         axes.set_xscale("log")
         if measure == "output_error":
             positive = [getattr(p, measure) for p in points if getattr(p, measure) > 0]
@@ -110,7 +112,8 @@ def layers_chart(measurements: Sequence[Measurement]) -> str:
         for i, m in enumerate(measurements):
             by_name = {layer.name: layer.instructions or 0 for layer in m.layers}
             rows = np.arange(len(names)) + (i - (len(measurements) - 1) / 2) * height
-            axes.barh(rows, [by_name.get(n, 0) for n in names], height, color=_COLOURS[i], label=m.target)
+            colour = _COLOURS[i % len(_COLOURS)]
+            axes.barh(rows, [by_name.get(n, 0) for n in names], height, color=colour, label=m.target)
         axes.set_yticks(np.arange(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlabel("instructions per inference")
@@ -119,20 +122,21 @@ def layers_chart(measurements: Sequence[Measurement]) -> str:
 
 
 def arena_chart(buffers: Sequence[ArenaBuffer]) -> str:
-    """The arena over time: each buffer a rectangle, layers to the right, bytes upwards."""
-    with _axes(6.4, 2.6) as (figure, axes):
+    """The arena over time: each buffer a rectangle, layers to the right, bytes upwards, named where the name fits."""
+    layers = max((b.last for b in buffers), default=0) + 1
+    top = max((b.offset + b.size for b in buffers), default=1)
+    with _axes(6.4, 3.4) as (figure, axes):
         for i, b in enumerate(buffers):
-            axes.barh(
-                b.offset + b.size / 2,
-                b.last - b.first + 1,
-                b.size,
-                left=b.first - 0.5,
-                color=_COLOURS[i % len(_COLOURS)],
-                alpha=0.75,
-                edgecolor="white",
-            )
-            axes.text(b.first - 0.45, b.offset + b.size / 2, f"{b.name} ({b.size} B)", va="center", fontsize=7)
-        axes.set_xticks(range(max((b.last for b in buffers), default=0) + 1))
+            span = b.last - b.first + 1
+            colour = _COLOURS[i % len(_COLOURS)]
+            middle = b.offset + b.size / 2
+            axes.barh(middle, span, b.size, left=b.first - 0.5, color=colour, alpha=0.75, edgecolor="white")
+            text = f"{b.name} ({b.size} B)"
+            if len(text) * _CHARACTER <= span / layers * _WIDE and b.size / top * _HIGH >= _LINE:
+                axes.text(b.first - 0.45, middle, text, va="center", fontsize=_SMALL)
+        axes.set_xlim(-0.5, layers - 0.5)
+        axes.set_ylim(0, top)
+        axes.set_xticks(range(0, layers, -(-layers // 20)))
         axes.set_xlabel("layer")
         axes.set_ylabel("bytes from the arena's start")
         return _svg(figure)
