@@ -29,8 +29,8 @@ _LINE: Final = re.compile(r'"([^"]*)\\n')
 _IN_BLOCK: Final = {
     "avg_pool_dsp.h.j2": 266,
     "avg_pool_mve_call.h.j2": 266,
-    "conv_dsp_call.h.j2": 28,
-    "conv_dsp_im2col.h.j2": 170,
+    "conv_call.h.j2": 28,
+    "conv_im2col.h.j2": 170,
     "conv_mve_call.h.j2": 34,
     "linear_dsp.h.j2": 62,
     "linear_mve.h.j2": 70,
@@ -82,7 +82,7 @@ _BOTH_FORMS: Final = {
     "pg_pointwise_mve": 370,
     "pg_conv2d_mve": 320,
 }
-_BOTH_FORMS_OF_BLOCK: Final = {"conv_dsp_im2col.h.j2": 500}
+_BOTH_FORMS_OF_BLOCK: Final = {"conv_im2col.h.j2": 500}
 # A portable kernel, instantiated for its types, by the last of its source files.
 _PORTABLE: Final = {
     "pg_linear.h": 576,
@@ -106,7 +106,7 @@ _RECURRENT: Final = {
 }
 _TANH_POINTS: Final = 514
 # Templates of C that is there for whole maps and again for rows.
-_PER_FORM: Final = frozenset({"conv_dsp_call.h.j2", "conv_dsp_im2col.h.j2", "conv_mve_call.h.j2"})
+_PER_FORM: Final = frozenset({"conv_call.h.j2", "conv_im2col.h.j2", "conv_mve_call.h.j2"})
 
 
 @cache

@@ -183,7 +183,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     words = kernel_h * -(-row_bytes // 4)
     pitch = (g.x.step_shape[1] + sum(g.attrs.padding[2:])) * inputs
     padded = straight and g.attrs.dilation[0] == 1 and words <= GATHER_WORDS and kernel_h * pitch <= RING
-    gather_block = f"pg_conv_thumb2_gather_{kernel_h}x{row_bytes}" if padded else ""
+    gather_block = f"pg_window_gather_{kernel_h}x{row_bytes}" if padded else ""
     kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
     function = f"pg_conv2d_thumb2_{made.variant}_{kind}{'_sum' if residual else ''}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
@@ -202,8 +202,8 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     blocks = [made.block]
     if padded:
         rows: Parameters = {"function": gather_block, "rows": kernel_h, "bytes": row_bytes}
-        blocks.append(Block("conv_dsp_gather.h.j2", gather_block, tuple(rows.items())))
-    blocks.append(Block("conv_dsp_im2col.h.j2", driver, tuple(parameters.items())))
+        blocks.append(Block("window_gather.h.j2", gather_block, tuple(rows.items())))
+    blocks.append(Block("conv_im2col.h.j2", driver, tuple(parameters.items())))
     names = f"{made.block.function}, {gather_block}" if padded else made.block.function
     blocks.append(call(function, driver, "pg_conv2d_thumb2_params", types, names, residual=residual, core="thumb2"))
     quads, pixels = made.layout.quads, height * width

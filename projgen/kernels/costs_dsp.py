@@ -23,7 +23,7 @@ def operand_of_three(count: int, itemsize: int) -> int:
 
 
 def copy(count: int) -> int:
-    """``pg_conv_dsp_copy`` of ``count`` bytes."""
+    """``pg_copy`` of ``count`` bytes."""
     return 8 + 10 * (count // 16) + 4 * (count % 16 // 4) + 4 * (count % 4)
 
 

@@ -39,10 +39,10 @@ PG_INLINE void pg_conv2d_direct_dsp_line(const pg_conv2d_dsp_params *p, const vo
                               y_wide ? 2 * matrix->outputs : matrix->outputs, results, y, block);
         } else {
             if (matrix->residual) {
-                pg_conv_dsp_copy(results, y, left * matrix->pixel);
+                pg_copy(results, y, left * matrix->pixel);
             }
             block(operand, p->stream, results, matrix);
-            pg_conv_dsp_copy(y, results, left * matrix->pixel);
+            pg_copy(y, results, left * matrix->pixel);
         }
     }
 }

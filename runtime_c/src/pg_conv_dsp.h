@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT-0
  *
- * What the convolution kernels for cores with DSP instructions share: the operand of three pixels, and copies
- * between rows that need not be aligned.
+ * What the convolution kernels for cores with DSP instructions share: the operand of three pixels.
  */
 #ifndef PG_CONV_DSP_H
 #define PG_CONV_DSP_H
 
-#include "projgen_runtime.h"
+#include "pg_copy.h"
 
 /* Arguments of the blocks that take three pixels through a matrix. */
 typedef struct {
@@ -174,46 +173,6 @@ PG_INLINE void pg_conv_dsp_operand(const void *x, bool wide, int32_t step, uint3
     }
 }
 
-/* Copies count bytes between places that need not be aligned; to may lie in what is copied if it is below
- * from. */
-#if PG_HAS_DSP
-PG_NAKED void pg_conv_dsp_copy(PG_UNUSED void *to, PG_UNUSED const void *from, PG_UNUSED int32_t count) {
-    /* r0 to, r1 from, r2 bytes left. */
-    __asm volatile("push {r4-r6, lr}\n"
-                   "subs r2, r2, #16\n"
-                   "blt 2f\n"
-                   "1: ldr r3, [r1], #4\n"
-                   "ldr r4, [r1], #4\n"
-                   "ldr r5, [r1], #4\n"
-                   "ldr r6, [r1], #4\n"
-                   "str r3, [r0], #4\n"
-                   "str r4, [r0], #4\n"
-                   "str r5, [r0], #4\n"
-                   "str r6, [r0], #4\n"
-                   "subs r2, r2, #16\n"
-                   "bge 1b\n"
-                   "2: adds r2, r2, #12\n"
-                   "blt 4f\n"
-                   "3: ldr r3, [r1], #4\n"
-                   "str r3, [r0], #4\n"
-                   "subs r2, r2, #4\n"
-                   "bge 3b\n"
-                   "4: adds r2, r2, #4\n"
-                   "beq 6f\n"
-                   "5: ldrb r3, [r1], #1\n"
-                   "strb r3, [r0], #1\n"
-                   "subs r2, r2, #1\n"
-                   "bne 5b\n"
-                   "6: pop {r4-r6, pc}\n");
-}
-#else
-PG_KERNEL void pg_conv_dsp_copy(void *to, const void *from, int32_t count) {
-    for (int32_t i = 0; i < count; ++i) {
-        ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
-    }
-}
-#endif
-
 /* The last one or two pixels, left, of outputs with other maps' pixels between them: computed in results,
  * side by side, bytes each, and copied one by one. */
 PG_KERNEL void pg_conv_dsp_apart(const pg_conv_dsp_matrix *p, const uint32_t *operand, const uint32_t *stream,
@@ -223,7 +182,7 @@ PG_KERNEL void pg_conv_dsp_apart(const pg_conv_dsp_matrix *p, const uint32_t *op
     matrix.pixel = bytes;
     block(operand, stream, results, &matrix);
     for (int32_t i = 0; i < left; ++i) {
-        pg_conv_dsp_copy((int8_t *)y + i * p->pixel, (const int8_t *)results + i * bytes, bytes);
+        pg_copy((int8_t *)y + i * p->pixel, (const int8_t *)results + i * bytes, bytes);
     }
 }
 

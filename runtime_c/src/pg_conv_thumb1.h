@@ -59,10 +59,6 @@ PG_KERNEL void pg_conv_thumb1_pack(const int8_t *x, int32_t step, int32_t *to, i
 }
 #endif
 
-PG_INLINE void pg_conv_thumb1_copy(void *to, const void *from, int32_t count) {
-    memcpy(to, from, (size_t)count);
-}
-
 /* The outputs of one to three pixels too few for a block, left: computed in results (4 pixels) and copied to
  * y. */
 PG_INLINE void pg_conv_thumb1_rest(const pg_conv_thumb1_matrix *p, const uint32_t *stream, int32_t left,

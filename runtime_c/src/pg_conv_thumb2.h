@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT-0
  *
- * What the convolution kernels for Armv7-M cores without DSP instructions share: the operand of six pixels,
- * and copies between rows that need not be aligned.
+ * What the convolution kernels for Armv7-M cores without DSP instructions share: the operand of six pixels.
  *
  * Two pixels in a word: p = (a + 128) + 2^24 b holds the values a and b of one channel. A weight times p,
  * added to 64 bits, adds w (a + 128) and 2^24 w b: one product for two. The start value takes 128 times the
@@ -11,7 +10,7 @@
 #ifndef PG_CONV_THUMB2_H
 #define PG_CONV_THUMB2_H
 
-#include "projgen_runtime.h"
+#include "pg_copy.h"
 
 /* Arguments of the blocks that take six pixels through a matrix. */
 typedef struct {
@@ -26,9 +25,6 @@ typedef struct {
 /* A block: six pixels through a matrix. */
 typedef void pg_conv_thumb2_block(const uint32_t *x, const uint32_t *stream, void *y,
                                   const pg_conv_thumb2_matrix *p);
-
-/* A block: copies a window whose rows lie step bytes apart to one place. */
-typedef void pg_conv_thumb2_gather(const void *from, void *to, int32_t step);
 
 /* Two values of one channel as a word. */
 PG_INLINE uint32_t pg_conv_thumb2_word(int32_t first, int32_t second) {
@@ -129,46 +125,6 @@ PG_KERNEL void pg_conv_thumb2_pack(const int8_t *x, int32_t step, uint32_t *to, 
         for (int32_t i = 0; i < 6; i += 2) {
             *to++ = pg_conv_thumb2_word(x[i * step + k], x[(i + 1) * step + k]);
         }
-    }
-}
-#endif
-
-/* Copies count bytes between places that need not be aligned; to may lie in what is copied if it is below
- * from. */
-#if PG_HAS_THUMB2
-PG_NAKED void pg_conv_thumb2_copy(PG_UNUSED void *to, PG_UNUSED const void *from, PG_UNUSED int32_t count) {
-    /* r0 to, r1 from, r2 bytes left. */
-    __asm volatile("push {r4-r6, lr}\n"
-                   "subs r2, r2, #16\n"
-                   "blt 2f\n"
-                   "1: ldr r3, [r1], #4\n"
-                   "ldr r4, [r1], #4\n"
-                   "ldr r5, [r1], #4\n"
-                   "ldr r6, [r1], #4\n"
-                   "str r3, [r0], #4\n"
-                   "str r4, [r0], #4\n"
-                   "str r5, [r0], #4\n"
-                   "str r6, [r0], #4\n"
-                   "subs r2, r2, #16\n"
-                   "bge 1b\n"
-                   "2: adds r2, r2, #12\n"
-                   "blt 4f\n"
-                   "3: ldr r3, [r1], #4\n"
-                   "str r3, [r0], #4\n"
-                   "subs r2, r2, #4\n"
-                   "bge 3b\n"
-                   "4: adds r2, r2, #4\n"
-                   "beq 6f\n"
-                   "5: ldrb r3, [r1], #1\n"
-                   "strb r3, [r0], #1\n"
-                   "subs r2, r2, #1\n"
-                   "bne 5b\n"
-                   "6: pop {r4-r6, pc}\n");
-}
-#else
-PG_KERNEL void pg_conv_thumb2_copy(void *to, const void *from, int32_t count) {
-    for (int32_t i = 0; i < count; ++i) {
-        ((uint8_t *)to)[i] = ((const uint8_t *)from)[i];
     }
 }
 #endif

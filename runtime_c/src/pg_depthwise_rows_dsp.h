@@ -8,7 +8,7 @@
 #define PG_DEPTHWISE_ROWS_DSP_H
 
 #include "pg_conv_dsp.h"
-#include "pg_window.h"
+#include "pg_window_rows.h"
 
 typedef struct {
     int32_t zero_point; /* of the output */
@@ -34,21 +34,7 @@ PG_INLINE void pg_depthwise_rows_dsp_line(const pg_depthwise_rows_dsp_params *p,
                                           const int8_t *x, int32_t oy, int8_t *y, int8_t *scratch,
                                           pg_depthwise_rows_dsp_block *block) {
     const pg_window *g = &p->window;
-    const int32_t length = g->in_w * g->in_c;
-    int32_t ky = 0;
-    if (rows == NULL && oy > 0 && g->kernel_h > g->stride_h && g->dilation_h == 1) {
-        ky = g->kernel_h - g->stride_h;
-        pg_conv_dsp_copy(scratch, scratch + g->stride_h * p->pitch, ky * p->pitch);
-    }
-    for (; ky < g->kernel_h; ++ky) {
-        const void *from = pg_window_source(g, rows, x, oy, ky, false);
-        int8_t *to = scratch + ky * p->pitch + g->pad_left * g->in_c;
-        if (from != NULL) {
-            pg_conv_dsp_copy(to, from, length);
-        } else {
-            pg_fill(to, g->zero_point, length, false);
-        }
-    }
+    pg_window_rows(g, p->pitch, rows, x, false, oy, rows == NULL && oy > 0 && g->dilation_h == 1, scratch);
     block(scratch, p->stream, y, &p->out);
 }
 

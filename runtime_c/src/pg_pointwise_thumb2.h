@@ -44,13 +44,13 @@ PG_INLINE void pg_pointwise_thumb2(const pg_pointwise_thumb2_params *p, int32_t 
     if (left > 0) {
         void *results = operand + 12 * matrix->quads;
         int8_t *pixels = (int8_t *)pg_at_mutable(results, 6 * outputs, y_wide);
-        pg_conv_thumb2_copy(pixels, x, left * inputs); /* what the others hold has no effect */
+        pg_copy(pixels, x, left * inputs); /* what the others hold has no effect */
         pg_conv_thumb2_pack(pixels, inputs, operand, inputs);
         if (residual) {
-            pg_conv_thumb2_copy(results, y, left * outputs);
+            pg_copy(results, y, left * outputs);
         }
         block(operand, p->stream, results, matrix);
-        pg_conv_thumb2_copy(y, results, left * outputs * (y_wide ? 2 : 1));
+        pg_copy(y, results, left * outputs * (y_wide ? 2 : 1));
     }
 }
 

@@ -97,7 +97,7 @@ PG_KERNEL void pg_winograd_copy(const pg_winograd_rows *p, const int8_t *x, int8
     const int32_t place = p->wide * p->bytes;
     to += p->left * place;
     if (place == pixel) {
-        pg_conv_dsp_copy(to, x, p->width * pixel);
+        pg_copy(to, x, p->width * pixel);
         return;
     }
     const int32_t spread = (pixel + 3) / 4 * 4 == place ? p->width - 1 : 0;
@@ -105,7 +105,7 @@ PG_KERNEL void pg_winograd_copy(const pg_winograd_rows *p, const int8_t *x, int8
         pg_winograd_spread(to, x, spread, pixel);
     }
     for (int32_t i = spread; i < p->width; ++i) {
-        pg_conv_dsp_copy(to + i * place, x + i * pixel, pixel);
+        pg_copy(to + i * place, x + i * pixel, pixel);
     }
 }
 
@@ -191,7 +191,7 @@ PG_KERNEL void pg_winograd2d_pair(const pg_winograd_params *p, const int8_t *con
         const int32_t first = begin >= 0 ? begin : end < 0 ? end : 0;
         const int32_t last = end < width ? end : width > first ? width : first;
         for (int32_t q = 0; q < p->planes.quads && kept > 0; ++q) {
-            pg_conv_dsp_copy(t + q * plane, t + q * plane + 8 * chunk, 64);
+            pg_copy(t + q * plane, t + q * plane + 8 * chunk, 64);
         }
         pg_winograd2d_border(p, t + 8 * kept, first - begin);
         pg_winograd2d_border(p, t + 8 * (kept + last - begin), end - last);
@@ -203,8 +203,7 @@ PG_KERNEL void pg_winograd2d_pair(const pg_winograd_params *p, const int8_t *con
             down(at, t + 8 * (kept + first - begin), last - first, &p->planes);
         }
         for (int32_t i = 0; i < p->row.top && saved != NULL; ++i) {
-            pg_conv_dsp_copy(saved + (i * width + first) * place, rows[i + 2] + first * place,
-                             (last - first) * place);
+            pg_copy(saved + (i * width + first) * place, rows[i + 2] + first * place, (last - first) * place);
         }
         for (int32_t tile = 0; tile < chunk && ox + tile < p->out_w; tile += 4) {
             const int32_t pixels = p->out_w - ox - tile;
@@ -217,11 +216,11 @@ PG_KERNEL void pg_winograd2d_pair(const pg_winograd_params *p, const int8_t *con
                 pg_winograd_out beside = p->out;
                 beside.row = 4 * pixel;
                 for (int32_t i = 0; i < (both ? 2 : 1) && p->out.residual; ++i) {
-                    pg_conv_dsp_copy(spill + i * beside.row, to + i * p->out.row, bytes);
+                    pg_copy(spill + i * beside.row, to + i * p->out.row, bytes);
                 }
                 block(operand, p->stream, spill, &beside);
                 for (int32_t i = 0; i < (both ? 2 : 1); ++i) {
-                    pg_conv_dsp_copy(to + i * p->out.row, spill + i * beside.row, bytes);
+                    pg_copy(to + i * p->out.row, spill + i * beside.row, bytes);
                 }
             }
         }
