@@ -150,7 +150,7 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "
         "clamped": int(clamped),
         "wide": int(wide),
         "residual": flag,
-        "span": 0,
+        "apart": 0,
     }
     transform: Parameters = {"function": source, "wide": int(g.x.dtype is DType.INT16)}
     names = f"{block}, {source}_rows, {source}_tiles"
@@ -190,35 +190,36 @@ def _two_dimensional(graph: Graph, node: Node, _target: Target, *, size: str = "
         row_instructions=products_of_map + (row_pairs * 4 * _row_copy(g) if plan.columns else 0.0),
         row_scratch_bytes=per_call + padded,
     )
-    span = ("span", outputs * g.y.dtype.bytes)
-    return choice if residual or out_h % 2 else _apart(choice, g, lambda _pitch: span)
+    return choice if residual or out_h % 2 else _apart(choice, g, lambda _pitch: {"residual": 0, "apart": 1}, "apart")
 
 
-def _apart(choice: KernelChoice, g: Geometry, changed: Callable[[int], tuple[str, int]]) -> KernelChoice:
+def _apart(choice: KernelChoice, g: Geometry, changed: Callable[[int], dict[str, int]], suffix: str) -> KernelChoice:
     """A kernel that can write its output pixels apart, where pairs of tiles fill the rows.
 
     Args:
-        changed: for a pitch, the parameter of its first block that differs then, and its value.
+        changed: for a pitch, the parameters of its first block that differ then; ``suffix`` is that of its name.
     """
 
     @cache
     def pitched(pitch: int) -> KernelChoice | None:
-        (_, width, _), out = g.y.step_shape, choice.fields["out"]
-        if width % 4 or 3 * pitch + g.y.dtype.bytes > FARTHEST or not isinstance(out, tuple):
+        (_, width, outputs), out = g.y.step_shape, choice.fields["out"]
+        size = g.y.dtype.bytes
+        if width % 4 or 3 * pitch + size > FARTHEST or not isinstance(out, tuple):
             return None
         products, *others, last = choice.blocks
-        name, value = changed(pitch)
-        block, function = f"{products.function}_{name}{value}", f"{choice.function}_{name}{value}"
-        products = Block(
-            products.template, block, tuple({**dict(products.parameters), "function": block, name: value}.items())
-        )
-        handed = {**dict(last.parameters), "function": function}
-        handed["blocks"] = str(handed["blocks"]).replace(choice.blocks[0].function, block, 1)
+        block, function = (f"{name}_{suffix.format(pitch)}" for name in (products.function, choice.function))
+        given: Parameters = {**dict(products.parameters), **changed(pitch), "function": block}
+        names = str(dict(last.parameters)["blocks"]).replace(products.function, block, 1)
+        handed: Parameters = {**dict(last.parameters), "function": function, "blocks": names}
         return replace(
             choice,
             function=function,
-            fields={**choice.fields, "out": (width * pitch, *out[1:4], pitch, *out[5:])},
-            blocks=(products, *others, Block(last.template, function, tuple(handed.items()))),
+            fields={**choice.fields, "out": (width * pitch, *out[1:4], pitch, out[5], outputs * size)},
+            blocks=(
+                Block(products.template, block, tuple(given.items())),
+                *others,
+                Block(last.template, function, tuple(handed.items())),
+            ),
             row_function=f"{function}_row" if choice.row_function else "",
             pitch=pitch,
             in_place=frozenset(),
@@ -344,7 +345,7 @@ def _by_rows(
         row_function=f"{function}_row",
         row_instructions=out_h * (pairs * per_tiles + tail + kernel_h * (per_row + _row_copy(g) + 10)) + 100,
     )
-    return _apart(choice, g, lambda pitch: ("pixel", pitch // g.y.dtype.bytes))
+    return _apart(choice, g, lambda pitch: {"pixel": pitch // g.y.dtype.bytes}, "every{}")
 
 
 def _one_dimensional(graph: Graph, node: Node, _target: Target, *, looped: bool = False) -> KernelChoice | None:

@@ -27,11 +27,13 @@ class Overrides:
         kernels: by node name.
         streamed: the regions to stream, as the names of their nodes.
         joined: whether parts of a Concat are written where they belong, if nothing forbids it, or copied there.
+        copied: parts that are copied nevertheless.
     """
 
     kernels: Mapping[str, KernelChoice] = field(default_factory=dict)
     streamed: frozenset[tuple[str, ...]] = frozenset()
     joined: bool = True
+    copied: frozenset[str] = frozenset()
 
 
 def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Overrides | None = None) -> Lowered:
@@ -54,7 +56,7 @@ def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Over
         for n in graph.nodes
         if alone[n.output].root == n.output
     }
-    parts = _parts(graph, alone, late, chosen) if overrides.joined else {}
+    parts = _parts(graph, alone, late, chosen, overrides.copied) if overrides.joined else {}
     views = {value: _joined(view, parts) for value, view in alone.items()}
     held: dict[str, tuple[str, ...]] = {}
     for value, place in parts.items():
@@ -161,9 +163,13 @@ def _views(graph: Graph, one_row: frozenset[str]) -> dict[str, View]:
 
 
 def _parts(
-    graph: Graph, views: Mapping[str, View], late: frozenset[str], chosen: Mapping[str, KernelChoice]
+    graph: Graph,
+    views: Mapping[str, View],
+    late: frozenset[str],
+    chosen: Mapping[str, KernelChoice],
+    copied: frozenset[str],
 ) -> dict[str, View]:
-    """Values that are computed where a Concat has them: each one's place in the Concat's output.
+    """Values that are computed where a Concat has them, if they are not to be ``copied``: each one's place there.
 
     Each of them is a buffer of its own that is made in the same phase, that no other Concat has, and that no output of
     the model shares. One whose pixels lie apart there is read by nothing else, and made by a kernel that writes so.
@@ -179,7 +185,7 @@ def _parts(
         for value in sources:
             place = View(node.output, offset, pixel if outer > 1 else 0)
             pitch = _joined(place, parts).pitch
-            own = value in views and views[value] == View(value) and value not in given
+            own = value in views and views[value] == View(value) and value not in given | copied
             same_phase = _phase(graph, value, late) is _phase(graph, node.output, late)
             if own and same_phase and value not in parts and sources.count(value) == 1:
                 alone = axis == len(out.step_shape) - 1 and graph.readers(value) == (node,)

@@ -18,7 +18,7 @@ from projgen.schedule.choose import candidates, cost, rank
 from projgen.schedule.lower import Overrides, lower
 from projgen.schedule.order import ordered
 from projgen.schedule.plan import demand, lower_bound, plan
-from projgen.schedule.records import Call, Kind, Lowered, Phase, Schedule, row_scratch_bytes
+from projgen.schedule.records import Call, Kind, Lowered, Phase, Schedule, Segment, row_scratch_bytes
 from projgen.schedule.share import SHARE_A_BYTE, STEPS, pick
 from projgen.schedule.verify import verify
 from projgen.targets import Target
@@ -129,7 +129,7 @@ class _Search:
         return state
 
     def _descended(self, state: _State) -> _State:
-        while (found := self._better(state, self._streaming(state))) is not None:
+        while (found := self._better(state, (*self._streaming(state), *self._parting(state)))) is not None:
             state = found
         state = self._leaner(state)
         while (found := self._cheaper(state)) is not None:
@@ -176,6 +176,15 @@ class _Search:
                     choices = {**kernels, **{n: taken[n] for n in region}}
                     yield self._trial(replace(held, kernels=choices, streamed=frozenset({region, *others})))
 
+    def _parting(self, state: _State) -> Iterable[_Trial]:
+        """Every part of a Concat that is there at the fullest moment copied to it instead: it holds no room before."""
+        s, held = state.schedule, state.overrides
+        full = [x.index for x in _full(s)]
+        there = {b.name for b in s.plan.buffers if any(b.first <= i <= b.last for i in full)}
+        for segment in s.segments:
+            if segment.output and segment.output != (root := s.lowered.views[segment.output].root) and root in there:
+                yield self._trial(replace(held, copied=held.copied | {segment.output}))
+
     def _leaner(self, start: _State) -> _State:
         """Kernels of less scratch where they shrink RAM, be it only several of them together."""
         best = start
@@ -205,6 +214,7 @@ class _Search:
             )
             for region in sorted(held.streamed)
         ]
+        trials += [self._trial(replace(held, copied=held.copied - {value})) for value in sorted(held.copied)]
         streamed = {n for region in held.streamed for n in region}
         wanted = {name: self.rows[name] if name in streamed else first[name] for name in first}
         trials += [
@@ -264,8 +274,13 @@ def _at_the_end(s: Schedule) -> int:
     return ends.count(max(ends))
 
 
-def _fullest(s: Schedule) -> set[str]:
-    """Nodes of the segments during which most bytes, or the last byte of the arena, are in use."""
+def _full(s: Schedule) -> list[Segment]:
+    """The segments during which most bytes, or the last byte of the arena, are in use."""
     live, ends = _live(s), _ends(s)
     full = (a == max(live) or b == max(ends) for a, b in zip(live, ends, strict=True))
-    return {c.node.name for x, is_full in zip(s.segments, full, strict=True) if is_full for c in x.calls}
+    return [x for x, is_full in zip(s.segments, full, strict=True) if is_full]
+
+
+def _fullest(s: Schedule) -> set[str]:
+    """The nodes of those segments."""
+    return {c.node.name for x in _full(s) for c in x.calls}

@@ -14,9 +14,9 @@ typedef struct {
     int32_t zero_point; /* of the output */
     int32_t low;        /* smallest and largest output; read where they are not the type's */
     int32_t high;
-    int32_t pixel;    /* bytes of an output pixel */
+    int32_t pixel;    /* bytes from one output pixel to the next */
     int32_t quads;    /* of input channels */
-    int32_t residual; /* 1: y holds what is to be added; else 0 */
+    int32_t residual; /* 1: y holds what is to be added; else 0, or, where pixels lie apart, bytes of one */
 } pg_winograd_out;
 
 typedef struct {
