@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from projgen.errors import UnsupportedError
@@ -56,7 +56,11 @@ def lower(graph: Graph, target: Target, options: CompileOptions, overrides: Over
         for n in graph.nodes
         if alone[n.output].root == n.output
     }
-    parts = _parts(graph, alone, late, chosen, overrides.copied) if overrides.joined else {}
+
+    def writes(value: str, pitch: int) -> bool:
+        return chosen[value].pitched(pitch) is not None
+
+    parts = _parts(graph, alone, late, overrides.copied, writes) if overrides.joined else {}
     views = {value: _joined(view, parts) for value, view in alone.items()}
     held: dict[str, tuple[str, ...]] = {}
     for value, place in parts.items():
@@ -166,13 +170,13 @@ def _parts(
     graph: Graph,
     views: Mapping[str, View],
     late: frozenset[str],
-    chosen: Mapping[str, KernelChoice],
     copied: frozenset[str],
+    writes: Callable[[str, int], bool],
 ) -> dict[str, View]:
     """Values that are computed where a Concat has them, if they are not to be ``copied``: each one's place there.
 
     Each of them is a buffer of its own that is made in the same phase, that no other Concat has, and that no output of
-    the model shares. One whose pixels lie apart there is read by nothing else, and made by a kernel that writes so.
+    the model shares. One whose pixels lie apart there is read by nothing else, and made by a kernel that ``writes`` so.
     """
     parts: dict[str, View] = {}
     given = {views[p.value].root for p in (*graph.inputs, *graph.outputs)}
@@ -189,10 +193,18 @@ def _parts(
             same_phase = _phase(graph, value, late) is _phase(graph, node.output, late)
             if own and same_phase and value not in parts and sources.count(value) == 1:
                 alone = axis == len(out.step_shape) - 1 and graph.readers(value) == (node,)
-                if not pitch or (alone and chosen[value].pitched(pitch) is not None):
+                if not pitch or (alone and writes(value, pitch)):
                     parts[value] = place
             offset += graph.type(value).nbytes // outer
     return parts
+
+
+def pitches(graph: Graph) -> dict[str, int]:
+    """Values that could be written between other parts of a Concat, and their pitches, if all kernels could do that."""
+    alone = _views(graph, _one_row(graph))
+    parts = _parts(graph, alone, _late(graph), frozenset(), lambda _value, _pitch: True)
+    found = {value: _joined(view, parts).pitch for value, view in alone.items()}
+    return {value: pitch for value, pitch in found.items() if pitch}
 
 
 def _joined(view: View, parts: Mapping[str, View]) -> View:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from projgen.ir.graph import Graph
+from projgen.ir.graph import Graph, Node
 from projgen.kernels.code_size import code_units
 from projgen.kernels.record import KernelChoice
+from projgen.kernels.shape import concat
 from projgen.options import CompileOptions
 from projgen.schedule import stream
 from projgen.schedule.choose import candidates, cost, rank
-from projgen.schedule.lower import Overrides, lower
+from projgen.schedule.lower import Overrides, lower, pitches
 from projgen.schedule.order import ordered
 from projgen.schedule.plan import demand, lower_bound, plan
 from projgen.schedule.records import Call, Kind, Lowered, Phase, Schedule, Segment, row_scratch_bytes
@@ -102,8 +103,10 @@ class _Search:
         times = {c.node.name: s.repeats * (STEPS if s.phase is Phase.STEP else 1) for s in lowered for c in s.calls}
         nodes = [n for n in graph.nodes if n.name in times]
         self.able = {n.name: candidates(graph, n, target, options.kernels, options.cmsis_nn) for n in nodes}
-        alone = {name: min(able, key=lambda c: rank(c, options.optimise)) for name, able in self.able.items()}
-        chosen = pick(self.able, alone, options.optimise, target.flash_bytes, times)
+        forms = self._forms(nodes, first)
+        alone = {name: min(able, key=lambda c: rank(c, options.optimise)) for name, able in forms.items()}
+        picked = pick(forms, alone, options.optimise, target.flash_bytes, times)
+        chosen = {name: self.able[name][forms[name].index(c)] for name, c in picked.items()}
         instructions = sum(times.get(name, 1) * c.instructions for name, c in chosen.items())
         self.byte = 1.0 if options.optimise == "flash" else SHARE_A_BYTE * instructions
         self.code = {
@@ -112,7 +115,7 @@ class _Search:
             for c in choices
             for by_rows in (False, True)
         }
-        self.used = {unit for c in chosen.values() for unit in self.code[c, False]}
+        self.used = {unit for c in picked.values() for unit in code_units(c)}
         trial = self._trial(replace(first, kernels=chosen))
         self.start = self._planned(trial)
         self.limit = _DEARER * trial.spent
@@ -120,6 +123,20 @@ class _Search:
         self.lean = {n.name: self._lean_choice(self.rows[n.name], self.able[n.name]) for n in nodes}
         calls = [Call(n, self.rows[n.name]) for n in nodes]
         self.regions = [tuple(c.node.name for c in region) for region in stream.regions(graph, calls, _LONGEST)]
+
+    def _forms(self, nodes: Sequence[Node], first: Overrides) -> dict[str, list[KernelChoice]]:
+        """Each node's candidates in the form that its place in a Concat takes, or with the price of the copy to it."""
+        wanted = pitches(self.graph) if first.joined else {}
+        forms = dict(self.able)
+        for node in (n for n in nodes if n.output in wanted):
+            (reader,) = self.graph.readers(node.output)
+            held = (concat(self.graph, reader, self.target, frozenset(v)) for v in ((), (node.output,)))
+            whole, rest = (c.instructions for c in held)
+            forms[node.name] = [
+                c.pitched(wanted[node.output]) or replace(c, instructions=c.instructions + whole - rest)
+                for c in self.able[node.name]
+            ]
+        return forms
 
     def best(self) -> _State:
         state = self._descended(self.start)

@@ -6,9 +6,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+import projgen
+from benchmarks.test_networks import measured
 from projgen.options import CompileOptions
-from projgen.schedule import schedule
+from projgen.quant.model import QuantizedModel
+from projgen.schedule import lower, schedule
 from projgen.schedule.lower import Overrides
 from projgen.targets import load_target
 from tests.chain.support import Part, build, compare, draw, part
@@ -62,3 +67,79 @@ def test_the_nets_write_apart_by_every_kind_of_kernel() -> None:
     assert written_apart("cortex-m4") >= m4 | {"winograd_stride2_dsp", concat}
     m55 = {"pointwise_mve", "conv2d_mve", "conv2d_mve_gathered", concat}
     assert written_apart("cortex-m55") >= m55
+
+
+class Module(nn.Module):
+    """An inception module: a 1x1, a 3x3 and two 3x3 in a line, each of these after a 1x1, and a pooled branch."""
+
+    def __init__(self, inputs: int, single: int, double: tuple[int, int], triple: tuple[int, int], pooled: int) -> None:
+        super().__init__()
+        branches = [
+            nn.Sequential(_conv(inputs, single, 1)),
+            nn.Sequential(_conv(inputs, double[0], 1), _conv(*double, 3)),
+            nn.Sequential(_conv(inputs, triple[0], 1), _conv(*triple, 3), _conv(triple[1], triple[1], 3)),
+        ]
+        if pooled:
+            branches.append(nn.Sequential(nn.MaxPool2d(3, 1, 1), _conv(inputs, pooled, 1)))
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], 1)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2), nn.ReLU())
+
+
+@cache
+def inception(pooled: int) -> QuantizedModel:
+    """A stem, two modules on maps of 16x16 and a classifier; ``pooled``: channels of the pooled branches (0: none)."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        _conv(3, 16, 3, 2),
+        Module(16, 8, (8, 16), (4, 8), pooled),
+        Module(32 + pooled, 16, (12, 24), (6, 16), pooled),
+        nn.AvgPool2d(16),
+        nn.Flatten(),
+        nn.Linear(56 + pooled, 10),
+    )
+    return projgen.quantize(net.eval(), torch.rand(8, 3, 32, 32))
+
+
+SAVED = {  # target: shares of instructions, arena and code that remain of what they are with copies
+    "cortex-m4": (0.98, 0.81, 1.07),
+    "cortex-m55": (0.89, 0.81, 0.99),
+}
+
+
+@pytest.mark.parametrize("target", SAVED)
+@pytest.mark.parametrize("pooled", [0, 8])
+def test_no_copy_need_remain_of_an_inception_net(pooled: int, target: str) -> None:
+    """All parts can be computed in place; those that are copied all the same make room."""
+    graph, cpu = inception(pooled).graph, load_target(target)
+    made = {
+        "in place": schedule(graph, cpu, CompileOptions(), Overrides()),
+        "copied": schedule(graph, cpu, CompileOptions(), Overrides(joined=False)),
+        "chosen": schedule(graph, cpu, CompileOptions()),
+    }
+    copies = {how: [s.inputs for s in m.segments for c in s.calls if c.node.op == "concat"] for how, m in made.items()}
+    assert copies["in place"] == []
+    assert [len(parts) for parts in copies["copied"]] == [3 + (pooled > 0)] * 2
+    assert made["in place"].instructions < made["copied"].instructions
+    sizes = {how: m.plan.with_input_bytes for how, m in made.items()}
+    assert sum(map(len, copies["chosen"])) <= 2
+    assert sizes["chosen"] < min(sizes["in place"], sizes["copied"])
+
+
+@pytest.mark.slow
+@pytest.mark.qemu
+@pytest.mark.parametrize("target", SAVED)
+def test_what_an_inception_net_saves(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = measured(inception(0), target, "speed", tmp_path / "chosen")
+    monkeypatch.setattr(lower, "_parts", lambda *_: {})
+    copied = measured(inception(0), target, "speed", tmp_path / "copied")
+    instructions, arena, code = SAVED[target]
+    assert made.instructions is not None and copied.instructions is not None
+    assert made.instructions <= instructions * copied.instructions
+    assert made.arena_bytes <= arena * copied.arena_bytes
+    assert made.code_bytes <= code * copied.code_bytes
