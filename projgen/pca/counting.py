@@ -43,6 +43,7 @@ def factored_cost(
     *,
     core_bias: bool = False,
     joint: bool = False,
+    folded: bool = False,
     shared: bool = False,
     separable: bool = False,
 ) -> int:
@@ -51,6 +52,7 @@ def factored_cost(
     Args:
         core_bias: a convolution with an output projector keeps its bias before it (r_out per group).
         joint: an LSTM cell whose two products share their first factor (r_in = r_out).
+        folded: a joint cell whose bias is one of the low-rank vector (r_in) instead of the gates'.
         separable: a convolution of rows (kh x 1, to r_in channels) and then of columns (1 x kw).
         shared: a Linear layer that reads an RNN's hidden state through that RNN's output projector.
     """
@@ -69,7 +71,7 @@ def factored_cost(
     width = layer.hidden
     weights = rows * columns if r_in is None else r_in * (rows + columns)
     weights += rows * width if r_out is None else r_out * (rows * (not joint) + width)
-    return weights + 4 * width * layer.bias
+    return weights + ((r_in or 0) if folded else 4 * width) * layer.bias
 
 
 def smallest_cost(layer: Layer) -> int:

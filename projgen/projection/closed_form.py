@@ -142,7 +142,10 @@ def pca_factors(
 
 
 def output_regressions(dense: DenseWeights, stats: LayerStats) -> tuple[Regression, ...]:
-    """The regression of a Linear layer; of an RNN cell the input side, the hidden side, and for an LSTM the joint."""
+    """The regression of a Linear layer; of an RNN cell that of the input side and that of the hidden side.
+
+    An LSTM has two more: the joint one of [W R], and with a bias the folded one, of [W R b] on [x; h; 1].
+    """
     layer = stats.layer
     c = _spread(stats.inputs[0], dense.bias)
     if not layer.hidden:
@@ -151,7 +154,10 @@ def output_regressions(dense: DenseWeights, stats: LayerStats) -> tuple[Regressi
     width = layer.inputs
     problems = [("x", dense.weight, c[:width, :width]), ("h", dense.hidden, c[width:, width:])]
     if layer.kind is Kind.LSTM:
-        problems.append(("z", np.concatenate((dense.weight, dense.hidden), 1), c))
+        both = np.concatenate((dense.weight, dense.hidden), 1)
+        problems.append(("z", both, c))
+        if dense.bias is not None:
+            problems.append(("z", np.column_stack((both, dense.bias)), _with_one(stats.inputs[0])))
     curvature = stats.curvature
     return tuple(
         weighted_regression(m, part, regularised(curvature.get("z", curvature.get(key)), layer.outputs))
@@ -191,6 +197,12 @@ def _steadied(covariance: Array) -> Array:
     return np.asarray(covariance + ridge * np.eye(len(covariance)))
 
 
+def _with_one(moments: MomentSummary) -> Array:
+    """Uncentred second moment of [v; 1]."""
+    mean = moments.mean[:, None]
+    return np.block([[moments.second, mean], [mean.T, np.ones((1, 1))]])
+
+
 def _spread(moments: MomentSummary, bias: Array | None) -> Array:
     """Covariance where a bias can take the mean, else the uncentred second moment."""
     return moments.second if bias is None else moments.covariance
@@ -206,6 +218,10 @@ def output_factors(dense: DenseWeights, stats: LayerStats, solved: tuple[Regress
         return LinearFactors(a, b, bias)
     assert dense.hidden is not None
     width = layer.inputs
+    if choice.folded:
+        assert choice.r_in is not None
+        a, b = solved[3].factors(choice.r_in)
+        return CellFactors(a, b[:, :width].T, a, b[:, width:-1].T, None, None, joint=True, projector_bias=b[:, -1])
     if choice.joint:
         assert choice.r_in is not None
         both = np.concatenate((dense.weight, dense.hidden), 1)

@@ -223,8 +223,8 @@ def _layer_info(before: Layer, layer: Layer, choice: Choice, work: PcaWork | Pre
     after = pca_cost(layer, choice) if isinstance(work, PcaWork) else output_cost(layer, choice)
     projected, explained = choice != DENSE, work.explained(layer, choice)
     units = (before.hidden or before.outputs * before.groups, layer.hidden or layer.outputs * layer.groups)
-    joint = choice.joint and layer.hidden > 0
-    forms = (choice.shared, choice.separable)
+    joint, folded = (flag and layer.hidden > 0 for flag in (choice.joint, choice.folded))
+    forms = (choice.shared, choice.separable, folded)
     return LayerInfo(layer.name, _kind(layer), projected, choice[:2], joint, units, dense, after, explained, *forms)
 
 

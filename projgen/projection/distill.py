@@ -154,10 +154,12 @@ def _balance_cell(module: ProjectedLSTM | ProjectedGRU, index: int) -> None:
     assert a is not None and b is not None
     if module.joint[index]:  # one factor stands before both projectors
         assert q is not None and u is not None
-        left, right = _balanced(a, torch.cat((q, u)).T)
+        bias = module.cell_tensor("projector_bias", index)
+        parts = [q, u] if bias is None else [q, u, bias[None]]
+        left, right = _balanced(a, torch.cat(parts).T)
         a.copy_(left)
-        q.copy_(right.T[: len(q)])
-        u.copy_(right.T[len(q) :])
+        for part, new in zip(parts, right.T.split([len(part) for part in parts]), strict=True):
+            part.copy_(new)
         return
     for factor, projector in ((a, q), (b, u)):
         if projector is not None:

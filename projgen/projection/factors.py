@@ -13,7 +13,7 @@ from projgen.pca.convolution import CONVOLUTIONS, Convolution, is_convolution, r
 from projgen.pca.counting import dense_cost, factored_cost
 from projgen.pca.discover import Kind, Layer
 from projgen.projection.layers import ProjectedLayer, projected_conv, projected_linear
-from projgen.projection.recurrent import ProjectedGRU, ProjectedLSTM
+from projgen.projection.recurrent import CELL_BIASES, CELL_WEIGHTS, ProjectedGRU, ProjectedLSTM
 from projgen.projection.shared import shared_linear
 
 Array = np.ndarray
@@ -64,7 +64,8 @@ class CellFactors:
 
     weight_ih (gates*H, r_in or D), input_projector (D, r_in), weight_hh (gates*H, r_out or H),
     output_projector (H, r_out), bias_ih (gates*H) with both biases where they merge, bias_hn (H) for a GRU;
-    joint: weight_ih and weight_hh are the same factor of an LSTM.
+    joint: weight_ih and weight_hh are the same factor A of an LSTM; its bias may be folded then, projector_bias (r_in)
+    instead of bias_ih: z = A (input_projector^T x + output_projector^T h + projector_bias).
     """
 
     weight_ih: Array
@@ -74,6 +75,7 @@ class CellFactors:
     bias_ih: Array | None
     bias_hn: Array | None
     joint: bool = False
+    projector_bias: Array | None = None
 
 
 Factors = LinearFactors | ConvFactors | CellFactors
@@ -129,11 +131,13 @@ def cost_of(layer: Layer, factors: Factors | None) -> int:
     if factors is None:
         return dense_cost(layer)
     core_bias = isinstance(factors, ConvFactors) and factors.core_bias is not None
-    joint = isinstance(factors, CellFactors) and factors.joint
-    shared = isinstance(factors, LinearFactors) and factors.shared is not None
-    separable = isinstance(factors, ConvFactors) and factors.separable
-    ranks = ranks_of(factors)
-    return factored_cost(layer, *ranks, core_bias=core_bias, joint=joint, shared=shared, separable=separable)
+    forms = {
+        "joint": isinstance(factors, CellFactors) and factors.joint,
+        "folded": isinstance(factors, CellFactors) and factors.projector_bias is not None,
+        "shared": isinstance(factors, LinearFactors) and factors.shared is not None,
+        "separable": isinstance(factors, ConvFactors) and factors.separable,
+    }
+    return factored_cost(layer, *ranks_of(factors), core_bias=core_bias, **forms)
 
 
 def build(module: nn.Module, cells: list[tuple[Layer, Factors | None]], name: str) -> ProjectedLayer:
@@ -226,6 +230,7 @@ def _recurrent(
         bias=bool(module.bias),
         dropout=module.dropout,
         joint=[i in by_cell and by_cell[i].joint for i in range(count)],
+        fold_bias=[i in by_cell and by_cell[i].projector_bias is not None for i in range(count)],
         dtype=like.dtype,
         device=like.device,
     )
@@ -233,7 +238,7 @@ def _recurrent(
     widths = [module.input_size if i < directions else module.hidden_size * directions for i in range(count)]
     for index in range(count):
         factors = by_cell.get(index) or _dense_cell(module, index)
-        for name in ("weight_ih", "input_projector", "weight_hh", "output_projector", "bias_ih", "bias_hn"):
+        for name in (*CELL_WEIGHTS, *CELL_BIASES):
             value = getattr(factors, name)
             if value is not None:
                 slot = network.cell_tensor(name, index)

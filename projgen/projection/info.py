@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
+_FORMS = ("joint", "folded", "shared", "separable")
+
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
@@ -21,6 +23,7 @@ class LayerInfo:
             of its output's weighted variance that remains ("output").
         shared: it reads a hidden state through the recurrent layer's own projector, which counts there.
         separable: a convolution of the kernel's rows, to ranks[0] channels, and then of its columns.
+        folded: the bias of a joint LSTM comes through the shared factor too, ranks[0] values.
     """
 
     name: str
@@ -34,6 +37,7 @@ class LayerInfo:
     explained_variance: float
     shared: bool = False
     separable: bool = False
+    folded: bool = False
 
     @property
     def learnables_reduction(self) -> float:
@@ -76,7 +80,7 @@ class CompressionInfo:
             table.add_column(heading, justify="left" if heading in {"layer", "kind"} else "right")
         for layer in self.layers:
             ranks = ", ".join("-" if r is None else str(r) for r in layer.ranks) if layer.projected else "dense"
-            ranks += " joint" * layer.joint + " shared" * layer.shared + " separable" * layer.separable
+            ranks += "".join(f" {form}" for form in _FORMS if getattr(layer, form))
             counts = f"{layer.learnables_before:,} -> {layer.learnables_after:,}"
             fewer, kept = f"{layer.learnables_reduction:.1%}", f"{layer.explained_variance:.2%}"
             units = str(layer.units[1]) if layer.units[0] == layer.units[1] else f"{layer.units[0]} -> {layer.units[1]}"

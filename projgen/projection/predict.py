@@ -34,12 +34,13 @@ _GRID = (24, 0.9)
 _COARSE_GRID = (12, 0.75)
 _WIDE = 200
 _SMALL, _BLOCK, _FINE, _FRONT = 8, 4, 64, 64
+_JOINT_FORMS = ("joint", "folded")  # of an LSTM, in the order of their regressions
 
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
-    """How the search bends the predicted losses: factors on what a layer reads and on its hidden state, and the
-    form of an LSTM ("joint", "separate", or "" for either). ``shared``: whether its reader uses its projector."""
+    """How the search bends the predicted losses: factors on what a layer reads and on its hidden state, and the form
+    of an LSTM ("separate", "joint", "folded", or "" for any). ``shared``: whether its reader uses its projector."""
 
     read: float = 1.0
     hidden: float = 1.0
@@ -75,40 +76,44 @@ class _Table:
         return np.asarray(weighting.read * self.read + weighting.hidden * self.hidden)
 
     def alternatives(self) -> Alternatives:
-        """Options of least loss for their learnables, and those of round ranks."""
+        """Options of least loss for their learnables, and those of round ranks.
+
+        A target adds a folded bias to the gates again: there it costs what the joint form does, for more loss.
+        """
         plain = Weighting()
-        front = self.options(plain).choices
+        usable = [i for i, c in enumerate(self.choices) if not c.folded]
+        loss = self.loss(plain)
+        front = pareto(self.layer, self.cost[usable], loss[usable], [self.choices[i] for i in usable]).choices
         front = front[:: -(-len(front) // _FRONT)]
-        few = [i for i, c in enumerate(self.choices) if c == DENSE or c in front or _round(self.layer, c)]
-        return Alternatives((self.layer,), tuple((self.choices[i],) for i in few), self.loss(plain)[few])
+        few = [i for i in usable if self.choices[i] in (DENSE, *front) or _round(self.layer, self.choices[i])]
+        return Alternatives((self.layer,), tuple((self.choices[i],) for i in few), loss[few])
 
     def kept(self, weighting: Weighting) -> Array:
         """Indices of the options of the wanted form."""
-        joint = np.array([choice.joint for choice in self.choices])
+        wanted = np.array([choice.form == weighting.form for choice in self.choices])
         dense = np.array([choice == DENSE for choice in self.choices])
-        keep = np.ones(len(self.choices), dtype=bool)
-        if weighting.form and joint.any():
-            keep = dense | (joint if weighting.form == "joint" else ~joint)
-        return np.flatnonzero(keep)
+        return np.flatnonzero(wanted | dense if wanted.any() else np.ones(len(self.choices), dtype=bool))
 
 
 @dataclass(frozen=True, slots=True)
 class _Sharing:
-    """A linear layer behind the projector of an RNN cell: its errors at every rank, for both forms of the cell."""
+    """A linear layer behind the projector of an RNN cell: its errors at every rank, for each form of the cell."""
 
     rnn: Layer
     reader: Layer
-    projectors: dict[bool, Array]
-    errors: dict[bool, Array]
+    projectors: dict[str, Array]
+    errors: dict[str, Array]
 
     def choice(self, of_rnn: Choice) -> Choice | None:
         """The reader's choice beside one of the cell, None if that has no output projector."""
         rank = of_rnn.r_out
-        return None if rank is None or rank >= self.rnn.hidden else Choice(rank, None, of_rnn.joint, shared=True)
+        if rank is None or rank >= self.rnn.hidden:
+            return None
+        return Choice(rank, None, of_rnn.joint, shared=True, folded=of_rnn.folded)
 
     def error(self, choice: Choice) -> float:
         assert choice.r_in is not None
-        return float(self.errors[choice.joint][choice.r_in])
+        return float(self.errors[choice.form][choice.r_in])
 
     def alternatives(self, table: _Table) -> Alternatives:
         """The options of the cell that have a projector, with the reader behind it.
@@ -117,7 +122,7 @@ class _Sharing:
             table: of the cell.
         """
         found = [(i, choice, self.choice(choice)) for i, choice in enumerate(table.choices)]
-        usable = [(i, a, b) for i, a, b in found if b is not None and _round(self.rnn, a)]
+        usable = [(i, a, b) for i, a, b in found if b is not None and not a.folded and _round(self.rnn, a)]
         losses = table.loss(Weighting())[[i for i, _, _ in usable]]
         losses = losses + np.array([self.error(b) for _, _, b in usable])
         return Alternatives((self.rnn, self.reader), tuple((a, b) for _, a, b in usable), losses)
@@ -263,7 +268,7 @@ class Predictor:
 
     def projector(self, layer: Layer, choice: Choice) -> Array:
         """The (r, D) projector that a layer shares with an RNN cell."""
-        return self._shared[layer.name].projectors[choice.joint][: choice.r_in]
+        return self._shared[layer.name].projectors[choice.form][: choice.r_in]
 
     def source(self, layer: Layer) -> HiddenState:
         """The RNN cell whose projector a layer may share."""
@@ -311,12 +316,12 @@ class Predictor:
 
     def _sharing(self, rnn: Layer, reader: Layer) -> _Sharing:
         solved = self._regressions(rnn)
-        projectors = {False: solved[1].right}
-        if len(solved) > 2:
-            projectors[True] = solved[2].right[:, rnn.inputs :]
+        projectors = {"separate": solved[1].right}
+        for form, both in zip(_JOINT_FORMS, solved[2:], strict=False):
+            projectors[form] = both.right[:, rnn.inputs : rnn.inputs + rnn.hidden]
         dense, stats = self._weights(reader), self._stats[reader.name]
         scale = _positions(stats)
-        errors = {joint: scale * shared_tails(dense, stats, b[: rnn.hidden]) for joint, b in projectors.items()}
+        errors = {form: scale * shared_tails(dense, stats, b[: rnn.hidden]) for form, b in projectors.items()}
         return _Sharing(rnn, reader, projectors, errors)
 
     def _options(self, bent: Mapping[str, Weighting]) -> list[Options[tuple[Choice, ...]]]:
@@ -372,9 +377,10 @@ class Predictor:
         for r_in, e_in in first:
             for r_out, e_out in _side_errors(solved[1], layer.hidden):
                 errors[Choice(r_in, r_out)] = (scale * e_in, scale * e_out)
-        for joint in solved[2:]:
-            for rank in range(1, len(joint.tails) - 1):
-                errors[Choice(rank, rank, True)] = (scale * float(joint.tails[rank]), 0.0)
+        for form, both in zip(_JOINT_FORMS, solved[2:], strict=False):
+            for rank in range(1, len(both.tails) - 1):
+                choice = Choice(rank, rank, True, folded=form == "folded")
+                errors[choice] = (scale * float(both.tails[rank]), 0.0)
         return errors
 
     def _solve_conv(self, layer: Layer, most: int | None, *, separable: bool) -> list[LeastSquares]:

@@ -18,9 +18,10 @@ from projgen.pca.discover import Kind, Layer
 class Choice(NamedTuple):
     """Ranks of a layer; None: that projector is left out.
 
-    joint: an LSTM whose two products share a factor. shared: a Linear layer that reads a hidden state through the
-    RNN's own projector; ``joint`` then says whether it is that of the joint form. separable: a convolution whose
-    input projector spans the kernel's rows and whose core its columns.
+    joint: an LSTM whose two products share a factor; folded: and whose bias comes through that factor too.
+    shared: a Linear layer that reads a hidden state through the RNN's own projector; ``joint`` and ``folded`` then
+    say of which form that is. separable: a convolution whose input projector spans the kernel's rows and whose core
+    its columns.
     """
 
     r_in: int | None
@@ -28,6 +29,12 @@ class Choice(NamedTuple):
     joint: bool = False
     shared: bool = False
     separable: bool = False
+    folded: bool = False
+
+    @property
+    def form(self) -> str:
+        """How the two products of an RNN cell are factored: "separate", "joint" or "folded"."""
+        return "folded" if self.folded else "joint" if self.joint else "separate"
 
 
 DENSE = Choice(None, None)
@@ -84,10 +91,9 @@ def threshold_ranks(spectra: list[Spectra], goal: float) -> dict[str, Choice]:
 
 def output_cost(layer: Layer, choice: Choice) -> int:
     """Learnables of a layer projected by ``method="output"``."""
-    joint = choice.joint and layer.hidden > 0
-    return factored_cost(
-        layer, choice.r_in, choice.r_out, joint=joint, shared=choice.shared, separable=choice.separable
-    )
+    joint, folded = (flag and layer.hidden > 0 for flag in (choice.joint, choice.folded))
+    forms = {"joint": joint, "folded": folded, "shared": choice.shared, "separable": choice.separable}
+    return factored_cost(layer, choice.r_in, choice.r_out, **forms)
 
 
 def pca_cost(layer: Layer, choice: Choice) -> int:

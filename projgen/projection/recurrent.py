@@ -4,16 +4,17 @@ A gate pre-activation ``W x + R h + b`` becomes ``W' (Q_in^T x) + R' (Q_out^T h)
 (gates*H, r_in), ``Q_in`` (D, r_in), ``R'`` (gates*H, r_out), ``Q_out`` (H, r_out). The emitted hidden state
 keeps its full width H. Either factorisation may be left out (rank None): that matrix is then stored dense.
 In the joint form of the LSTM both products share their first factor, z = A (Q_in^T x + Q_out^T h) + b: then
-``weight_ih`` and ``weight_hh`` are one parameter.
+``weight_ih`` and ``weight_hh`` are one parameter. Its bias may be folded into the low-rank vector,
+z = A (Q_in^T x + Q_out^T h + b_r): r values instead of 4H.
 
 ``forward`` multiplies the factors out and calls the stock fused kernel, so training runs at its speed with
 gradients to the factors, and ``torch.export`` yields ``matmul`` + ``lstm.input`` / ``gru.input`` (no
 unrolling, no custom operator): a saved ``.pt2`` loads where projgen is not installed. A step-by-step form
 applies the two thin factors instead, at ``gates*H*r + r*D`` multiplications.
 
-Biases are stored once per gate. LSTM: ``bias_ih`` (4H) is the one trainable vector, ``bias_hh`` a buffer of
-zeros that only fills the kernel's argument. GRU: ``bias_ih`` (3H), and ``bias_hn`` (H) of the candidate gate,
-which the reset gate multiplies and which therefore can't be merged.
+Biases are stored once per gate. LSTM: ``bias_ih`` (4H) is the one trainable vector (folded: ``projector_bias``,
+r values), ``bias_hh`` a buffer of zeros that only fills the kernel's argument. GRU: ``bias_ih`` (3H), and
+``bias_hn`` (H) of the candidate gate, which the reset gate multiplies and which therefore can't be merged.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from projgen.pca.discover import cell_suffixes
 Rank = int | None
 T = TypeVar("T")
 Ranks = Rank | Sequence[Rank]
+CELL_WEIGHTS = ("weight_ih", "input_projector", "weight_hh", "output_projector")
+CELL_BIASES = ("bias_ih", "bias_hn", "projector_bias")
 
 
 def _spread(ranks: Ranks, cells: int, what: str) -> tuple[Rank, ...]:
@@ -65,6 +68,7 @@ class _ProjectedRNN(nn.Module, ABC):
         bias: bool = True,
         dropout: float = 0.0,
         joint: bool | Sequence[bool] = False,
+        fold_bias: bool | Sequence[bool] = False,
         dtype: torch.dtype | None = None,
         device: torch.device | None = None,
     ) -> None:
@@ -81,6 +85,7 @@ class _ProjectedRNN(nn.Module, ABC):
         self.input_rank = _spread(input_rank, cells, "input_rank")
         self.output_rank = _spread(output_rank, cells, "output_rank")
         self.joint = (joint,) * cells if isinstance(joint, bool) else tuple(joint)
+        self.fold_bias = (fold_bias,) * cells if isinstance(fold_bias, bool) else tuple(fold_bias)
         directions = 2 if bidirectional else 1
         rows = self.GATES * hidden_size
         factory: dict[str, Any] = {"dtype": dtype, "device": device}
@@ -91,7 +96,8 @@ class _ProjectedRNN(nn.Module, ABC):
                 ("hh", hidden_size, self.output_rank[index]),
             ):
                 projector = "input_projector" if name == "ih" else "output_projector"
-                most = width + hidden_size if self.joint[index] else columns  # a joint rank spans [x; h]
+                # a joint rank spans [x; h], and 1 beside them where the bias is folded
+                most = width + hidden_size + self.fold_bias[index] if self.joint[index] else columns
                 if rank is not None and not 1 <= rank <= most:
                     raise InputError(
                         f"rank {rank} for {projector} of cell {self._suffixes[index]}", f"1 to {most}", "ranks"
@@ -103,6 +109,10 @@ class _ProjectedRNN(nn.Module, ABC):
                     self._set(f"weight_{name}", index, nn.Parameter(torch.empty(rows, kept, **factory)))
                 factor = None if rank is None else nn.Parameter(torch.empty(columns, rank, **factory))
                 self._set(projector, index, factor)
+            if self.fold_bias[index] and not (bias and self.joint[index]):
+                raise InputError(
+                    f"a folded bias of cell {self._suffixes[index]}", "in a joint cell with bias", "fold_bias"
+                )
             if bias:
                 self._add_bias(index, factory)
         self.reset_parameters()
@@ -122,7 +132,7 @@ class _ProjectedRNN(nn.Module, ABC):
 
     def cell_tensor(self, name: str, index: int = 0) -> Tensor | None:
         """A parameter or buffer of one cell by its plain name, for example ``("weight_hh", 1)``."""
-        value = getattr(self, self._name(name, index))
+        value = getattr(self, self._name(name, index), None)
         return value if isinstance(value, Tensor) else None
 
     def cell_dense(self, index: int = 0) -> tuple[Tensor, Tensor]:
@@ -135,7 +145,7 @@ class _ProjectedRNN(nn.Module, ABC):
         """Uniform in +-1/sqrt(H) as torch's RNNs; the factors so that their product has that scale."""
         bound = 1.0 / math.sqrt(self.hidden_size)
         for name, parameter in self.named_parameters():
-            if "projector" in name:
+            if "projector" in name and parameter.dim() == 2:
                 nn.init.orthogonal_(parameter)
             else:
                 nn.init.uniform_(parameter, -bound, bound)
@@ -147,13 +157,16 @@ class _ProjectedRNN(nn.Module, ABC):
         text = f"{self.input_size}, {self.hidden_size}, input_rank={_short(self.input_rank)}"
         text += f", output_rank={_short(self.output_rank)}"
         for name, usual in (
+            ("joint", (False,) * len(self.joint)),
+            ("fold_bias", (False,) * len(self.joint)),
             ("num_layers", 1),
             ("bidirectional", False),
             ("batch_first", False),
             ("bias", True),
         ):
             if getattr(self, name) != usual:
-                text += f", {name}={getattr(self, name)}"
+                value = getattr(self, name)
+                text += f", {name}={_short(value) if isinstance(value, tuple) else value}"
         return text
 
     def _product(self, weight: str, projector: str, index: int) -> Tensor:
@@ -199,21 +212,28 @@ class ProjectedLSTM(_ProjectedRNN):
         input_size: D. hidden_size: H.
         input_rank, output_rank: r_in, r_out; None keeps that matrix dense; a sequence gives one per cell.
         joint: both matrices share their first factor (equal ranks), for all cells or per cell.
+        fold_bias: a joint cell's bias is that of the low-rank vector, for all cells or per cell.
     Parameters of the first cell: ``weight_ih`` (4H, r_in) or (4H, D), ``input_projector`` (D, r_in) or None,
-    ``weight_hh`` (4H, r_out) or (4H, H), ``output_projector`` (H, r_out) or None, ``bias_ih`` (4H); further
-    cells carry torch's suffix (``weight_ih_l0_reverse``, ``weight_ih_l1``, ...).
+    ``weight_hh`` (4H, r_out) or (4H, H), ``output_projector`` (H, r_out) or None, ``bias_ih`` (4H) or, folded,
+    ``projector_bias`` (r); further cells carry torch's suffix (``weight_ih_l0_reverse``, ``weight_ih_l1``, ...).
     """
 
     GATES = 4
 
     def _add_bias(self, index: int, factory: dict[str, Any]) -> None:
-        rows = 4 * self.hidden_size
-        self._set("bias_ih", index, nn.Parameter(torch.empty(rows, **factory)))
+        rows, rank = 4 * self.hidden_size, self.input_rank[index]
+        name, size = ("projector_bias", rank) if self.fold_bias[index] and rank else ("bias_ih", rows)
+        self._set(name, index, nn.Parameter(torch.empty(size, **factory)))
         self.register_buffer(self._name("bias_hh", index), torch.zeros(rows, **factory))
 
     def _biases(self, index: int) -> list[Tensor]:
-        both = (self.cell_tensor("bias_ih", index), self.cell_tensor("bias_hh", index))
-        return [bias for bias in both if bias is not None]
+        bias, zeros = self.cell_tensor("bias_ih", index), self.cell_tensor("bias_hh", index)
+        if self.fold_bias[index]:
+            factor, folded = self.cell_tensor("weight_ih", index), self.cell_tensor("projector_bias", index)
+            assert factor is not None and folded is not None
+            bias = factor @ folded
+        assert bias is not None and zeros is not None
+        return [bias, zeros]
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """As nn.LSTM: (output, (h_n, c_n)). Raises InputError for a wrong shape."""

@@ -51,7 +51,7 @@ def measured_choice(
 
     The predicted loss is of second order: near the original it ranks options well, far from it a layer may be
     worth more or less than predicted. Starting from the prediction, each layer's losses (an RNN's two sides
-    apart) are multiplied or divided by four while the measured error falls; an LSTM tries both its forms.
+    apart) are multiplied or divided by four while the measured error falls; an LSTM tries all its forms.
     """
     seen: dict[tuple[Choice, ...], Found] = {}
 
@@ -72,7 +72,7 @@ def measured_choice(
     bent: dict[str, Weighting] = {x.name: Weighting() for x in layers}
     best = attempt(bent)
     for layer in layers:
-        forms = ("joint", "separate") if layer.kind is Kind.LSTM and trials > 1 else ()
+        forms = ("joint", "separate", "folded") if layer.kind is Kind.LSTM and trials > 1 else ()
         sharing = (True, False) if layer.name in work.cells_with_readers and trials > 1 else ()
         for change in (*({"form": form} for form in forms), *({"shared": shared} for shared in sharing)):
             tried = {**bent, layer.name: replace(bent[layer.name], **change)}  # type: ignore[arg-type]
