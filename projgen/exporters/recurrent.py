@@ -47,7 +47,10 @@ def _cell_tensors(layer: nn.Module, kind: str, index: int) -> dict[str, Tensor]:
                 tensors[name] = _reordered(factor, kind)
             if q is not None:
                 tensors[projector] = q
-        biases = layer._biases(index) if layer.bias else []
+        folded = layer.cell_tensor("projector_bias", index)
+        if folded is not None:
+            tensors["projector_bias"] = folded
+        biases = layer._biases(index) if layer.bias and folded is None else []
     else:
         assert isinstance(layer, nn.LSTM | nn.GRU)
         suffix = f"l{index // 2}{_DIRECTIONS[index % 2]}" if layer.bidirectional else f"l{index}"
@@ -154,8 +157,8 @@ class Signature:
 
     Attributes:
         operator: the function's name. parameters: X, then per direction W, input_projector, R,
-            output_projector, B as far as they are there, then the initial states. Where R is left out, W is
-            the first factor of both products.
+            output_projector, B or projector_bias as far as they are there, then the initial states. Where R is
+            left out, W is the first factor of both products, with projector_bias also of the bias.
     """
 
     operator: str
@@ -168,27 +171,32 @@ class Signature:
         for suffix in _DIRECTIONS[: 1 + ("W_reverse" in self.parameters)]:
             factors = [short for short, name in _SHORT if name + suffix in self.parameters]
             separate = "".join(factors) or "dense"
-            parts.append(separate if f"R{suffix}" in self.parameters else "joint")
-        if "B" not in self.parameters:
+            joint = "folded" if f"projector_bias{suffix}" in self.parameters else "joint"
+            parts.append(separate if f"R{suffix}" in self.parameters else joint)
+        if not self._is_biased:
             parts.append("unbiased")
         if "initial_h" in self.parameters:
             parts.append("state")
         text = "_".join(parts)
         return "" if text == "io" else text
 
+    @property
+    def _is_biased(self) -> bool:
+        return "B" in self.parameters or "projector_bias" in self.parameters
+
     def function(self) -> onnx.FunctionProto:
         """The function's definition: the products, then the stock operator.
 
         Shapes: X (steps, batch, D), W (gates*H, r_i), input_projector (D, r_i), R (gates*H, r_o),
-        output_projector (H, r_o), B (2*gates*H), initial_h and initial_c (directions, batch, H); outputs as
-        the stock operator's.
+        output_projector (H, r_o), B (2*gates*H), projector_bias (r), initial_h and initial_c (directions, batch, H);
+        outputs as the stock operator's.
         """
         kind = self.operator.removeprefix("Projected")
         suffixes = _DIRECTIONS[: 1 + ("W_reverse" in self.parameters)]
         nodes = [helper.make_node("Constant", [], ["first"], value_ints=[0])]
         stacks = {}
         for name, projector in (("W", "input_projector"), ("R", "output_projector"), ("B", "")):
-            if name == "B" and name not in self.parameters:
+            if name == "B" and not self._is_biased:
                 continue
             layers = [self._stacked(nodes, name, projector, suffix) for suffix in suffixes]
             stacks[name] = layers[0] if len(layers) == 1 else f"{name}_both"
@@ -214,6 +222,11 @@ class Signature:
     def _stacked(self, nodes: list[onnx.NodeProto], name: str, projector: str, suffix: str) -> str:
         """Name of the dense matrix (or bias) with a leading axis of 1, after adding the nodes that make it."""
         dense = name + suffix if name + suffix in self.parameters else f"W{suffix}"
+        if name == "B" and dense != name + suffix:
+            gates, zeros, factor, dense = f"B{suffix}_gates", f"B{suffix}_zeros", dense, f"B{suffix}_dense"
+            nodes.append(helper.make_node("MatMul", [factor, f"projector_bias{suffix}"], [gates]))
+            nodes.append(helper.make_node("Sub", [gates, gates], [zeros]))
+            nodes.append(helper.make_node("Concat", [gates, zeros], [dense], axis=0))
         if projector + suffix in self.parameters:
             transposed, factor, dense = f"{projector}{suffix}_t", dense, f"{name}{suffix}_dense"
             nodes.append(helper.make_node("Transpose", [projector + suffix], [transposed], perm=[1, 0]))

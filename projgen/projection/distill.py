@@ -158,7 +158,7 @@ def _balance_cell(module: ProjectedLSTM | ProjectedGRU, index: int) -> None:
         parts = [q, u] if bias is None else [q, u, bias[None]]
         left, right = _balanced(a, torch.cat(parts).T)
         a.copy_(left)
-        for part, new in zip(parts, right.T.split([len(part) for part in parts]), strict=True):
+        for part, new in zip(parts, torch.split(right.T, [len(part) for part in parts]), strict=True):
             part.copy_(new)
         return
     for factor, projector in ((a, q), (b, u)):

@@ -15,10 +15,12 @@ from torch import fx, nn
 from projgen.importers.onnx.build import Build, Call, Handler
 from projgen.importers.onnx.values import Activation, Array, Const, Factors, Filled, Value, tensor
 from projgen.projection.layers import ProjectedGRU, ProjectedLSTM
+from projgen.projection.recurrent import CELL_WEIGHTS
 
 DOMAIN = "projgen"
 # Position in ONNX's row blocks (LSTM: i, o, f, c; GRU: z, r, h) of each gate in PyTorch's order.
 TO_TORCH = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2)}
+_PROJECTORS = ("input_projector", "output_projector", "projector_bias")
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh")}
 
 
@@ -27,7 +29,7 @@ class Cell:
     """One direction of a layer, rows in PyTorch's gate order; a projector of None means a dense matrix.
 
     Shapes: weight_ih (gates*H, r_i or D), input_projector (D, r_i), weight_hh (gates*H, r_o or H),
-    output_projector (H, r_o), bias_ih and bias_hh (gates*H).
+    output_projector (H, r_o), bias_ih and bias_hh (gates*H), or projector_bias (r), which the first factor multiplies.
     """
 
     weight_ih: Array
@@ -36,6 +38,7 @@ class Cell:
     output_projector: Array | None
     bias_ih: Array | None
     bias_hh: Array | None
+    projector_bias: Array | None = None
 
     @property
     def input_size(self) -> int:
@@ -130,9 +133,9 @@ def _projected(kind: str, build: Build, call: Call) -> Sequence[Value]:
                 break
             raise call.fault("its weights are missing")
         recurrent = weight if recurrent is None else recurrent
-        halves = [None, None] if bias is None else [reordered(half, order) for half in np.split(bias, 2)]
-        projectors = (constant("input_projector" + suffix), constant("output_projector" + suffix))
-        cells.append(Cell(reordered(weight, order), projectors[0], reordered(recurrent, order), projectors[1], *halves))
+        b_ih, b_hh = (None, None) if bias is None else (reordered(half, order) for half in np.split(bias, 2))
+        q_in, q_out, folded = (constant(f"{name}{suffix}") for name in _PROJECTORS)
+        cells.append(Cell(reordered(weight, order), q_in, reordered(recurrent, order), q_out, b_ih, b_hh, folded))
     state = [given.get("initial_h"), given.get("initial_c")] if kind == "LSTM" else [given.get("initial_h")]
     return _emit(kind, build, call, cells, call.activation(positions.get("X", 0)), state, batch_first=False)
 
@@ -214,7 +217,7 @@ def _layer(kind: str, cells: list[Cell], *, batch_first: bool, dtype: torch.dtyp
     options: dict[str, Any] = {
         "batch_first": batch_first,
         "bidirectional": len(cells) == 2,
-        "bias": cells[0].bias_ih is not None,
+        "bias": cells[0].bias_ih is not None or cells[0].projector_bias is not None,
         "dtype": dtype,
     }
     if not any(cell.is_factored for cell in cells):
@@ -225,11 +228,12 @@ def _layer(kind: str, cells: list[Cell], *, batch_first: bool, dtype: torch.dtyp
         return dense
     ranks = [[None if p is None else p.shape[1] for p in (c.input_projector, c.output_projector)] for c in cells]
     options["joint"] = [kind == "LSTM" and cell.is_joint for cell in cells]
+    options["fold_bias"] = [cell.projector_bias is not None for cell in cells]
     layer = (ProjectedLSTM if kind == "LSTM" else ProjectedGRU)(
         cells[0].input_size, hidden, [r[0] for r in ranks], [r[1] for r in ranks], **options
     )
     for index, cell in enumerate(cells):
-        for name in ("weight_ih", "input_projector", "weight_hh", "output_projector"):
+        for name in (*CELL_WEIGHTS, "projector_bias"):
             _fill(layer.cell_tensor(name, index), getattr(cell, name))
         _fill_biases(kind, layer, index, cell)
     return layer
