@@ -141,10 +141,10 @@ def pca_factors(
     )
 
 
-def output_regressions(dense: DenseWeights, stats: LayerStats) -> tuple[Regression, ...]:
+def output_regressions(dense: DenseWeights, stats: LayerStats, *, fold: bool = True) -> tuple[Regression, ...]:
     """The regression of a Linear layer; of an RNN cell that of the input side and that of the hidden side.
 
-    An LSTM has two more: the joint one of [W R], and with a bias the folded one, of [W R b] on [x; h; 1].
+    An LSTM has two more: the joint one of [W R], and with ``fold`` and a bias the folded one, of [W R b] on [x; h; 1].
     """
     layer = stats.layer
     c = _spread(stats.inputs[0], dense.bias)
@@ -156,7 +156,7 @@ def output_regressions(dense: DenseWeights, stats: LayerStats) -> tuple[Regressi
     if layer.kind is Kind.LSTM:
         both = np.concatenate((dense.weight, dense.hidden), 1)
         problems.append(("z", both, c))
-        if dense.bias is not None:
+        if dense.bias is not None and fold:
             problems.append(("z", np.column_stack((both, dense.bias)), _with_one(stats.inputs[0])))
     curvature = stats.curvature
     return tuple(

@@ -104,8 +104,9 @@ def compress(
         with clock.stage("selection"):
             block = 1 if budget is None else budget.block
             known = forecasts(
-                own, layers, pca.collected.layers, pca.example(own), prune=prune, clock=clock, block=block
-            )
+                own, layers, pca.collected.layers, pca.example(own),
+                prune=prune, clock=clock, block=block, fold=budget is None,
+            )  # fmt: skip
     work: PcaWork | Predictor
     with clock.stage("ranks"):
         if known is not None:

@@ -17,7 +17,8 @@ from projgen.progress import Clock
 from projgen.projection.allocate import allocations
 from projgen.projection.factors import Array
 from projgen.projection.merge import Ranking, narrowed, narrowed_stats, rank_units
-from projgen.projection.predict import Predictor
+from projgen.projection.predict import Predictor, Weighting
+from projgen.projection.ranks import Choice
 from projgen.projection.search import realise
 from projgen.projection.shared import shared_readers
 from projgen.projection.trace import Group, find_groups
@@ -73,9 +74,18 @@ class Forecast:
         """Predicted loss at a size."""
         return self.merge_loss + self.work.loss(self.work.for_removal(self.size - budget))
 
-    def realise(self, budget: int) -> nn.Module:
-        """The network of least predicted loss at a size."""
-        return realise(self.work, self.start.model, self.start.layers, self.work.for_removal(self.size - budget))
+    def realisations(self, budget: int) -> Iterator[nn.Module]:
+        """The network of least predicted loss at a size; another one if that has a folded bias, without it."""
+        for chosen in predictions(self.work, self.size - budget):
+            yield realise(self.work, self.start.model, self.start.layers, chosen)
+
+
+def predictions(work: Predictor, removal: int) -> list[dict[str, Choice]]:
+    """The choice of least predicted loss that removes so many learnables, and the least one without folded biases."""
+    best = work.for_removal(removal)
+    cells = {name: Weighting(form="unfolded") for name, choice in best.items() if choice.folded and not choice.shared}
+    other = work.for_removal(removal, cells) if cells else best
+    return [best] if other == best or work.removed(other) < removal else [best, other]
 
 
 def unit_rankings(
@@ -120,7 +130,7 @@ class Forecasts:
             rows = {name: chosen for r, chosen in kept for name in r.group.producers}
             start = Start(fraction, model, here, narrow, _row_index(self.teacher, rows))
             lost = sum(float(ranking.left[len(index)]) for ranking, index in kept)
-            work = Predictor(model, narrow, here, self.readers)
+            work = Predictor(model, narrow, here, self.readers, fold=self.found[0].work.fold)
             if count_learnables(self.teacher) >= LARGE:  # a dozen of these at once would take gigabytes
                 work.release()
                 narrow.clear()
@@ -141,20 +151,21 @@ def forecasts(
     prune: bool | str,
     clock: Clock | None = None,
     block: int = 1,
+    fold: bool = True,
 ) -> Forecasts:
     """The whole network, and every keep fraction unless ``prune`` is False.
 
     Args:
         example: a batch to export the model with.
         clock: counts the stage "ranks" of the whole network.
-        block: units that the kernels of a target take at a time.
+        block: units that the kernels of a target take at a time. fold: as of ``Predictor``.
     """
     recurrent = any(layer.hidden for layer in layers)
     few = trial_inputs(teacher, example)
     groups = find_groups(owned_copy(teacher).eval(), few) if prune or recurrent else []
     readers = shared_readers(groups, layers)
     with (clock or Clock()).stage("ranks"):
-        work = Predictor(teacher, stats, layers, readers)
+        work = Predictor(teacher, stats, layers, readers, fold=fold)
     whole = Start(1.0, teacher, layers, stats, {})
     found = [Forecast(whole, [], work, count_learnables(teacher), 0.0, readers)]
     if prune is False:

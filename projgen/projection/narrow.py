@@ -13,7 +13,7 @@ from projgen.pca.collect import collect
 from projgen.pca.counting import count_learnables
 from projgen.pca.discover import Layer, owned_copy
 from projgen.progress import Clock, Reporter
-from projgen.projection.forecast import LARGE, Forecast, Forecasts, Start, reachable
+from projgen.projection.forecast import LARGE, Forecast, Forecasts, Start, predictions, reachable
 from projgen.projection.measure import OutputError, samples_of
 from projgen.projection.predict import Predictor, Weighting
 from projgen.projection.ranks import Choice
@@ -135,7 +135,10 @@ def _promising(
 
     The whole network is not tried where it is clearly behind the best of them.
     """
-    judged = [(f.loss(budget) if error_of is None else error_of(f.realise(budget)), f) for f in fitting]
+    if error_of is None:
+        judged = [(f.loss(budget), f) for f in fitting]
+    else:
+        judged = [(min(map(error_of, f.realisations(budget))), f) for f in fitting]
     judged.sort(key=lambda pair: pair[0])
     narrower = [f for _, f in judged if f.start.fraction < 1.0]
     least = judged[0][0]
@@ -185,7 +188,7 @@ class _Maker:
         if not all(layer.hidden for layer in layers):
             shared = work.for_removal(removal, {name: Weighting(shared=True) for name in work.cells_with_readers})
             choices = (shared,) if work.removed(shared) >= removal else ()
-            for chosen in _distinct(work.for_removal(removal), found.chosen, *choices):
+            for chosen in _distinct(*predictions(work, removal), found.chosen, *choices):
                 with self.reporter.clock.stage("refit"):
                     model = refit_to(self.teacher, start, work, chosen, self.many, self.device)
                 made.append(Candidate(model, self.error_of(model), chosen, layers, work, forecast, True))
@@ -205,7 +208,7 @@ def restarted(forecast: Forecast, samples: list[tuple[Tensor, ...]], device: tor
     own = owned_copy(start.model).eval().requires_grad_(False)
     collected = collect(own, start.layers, samples, curvature=True, device=device)
     start = replace(start, stats=collected.layers)
-    return start, Predictor(start.model, start.stats, start.layers, forecast.readers)
+    return start, Predictor(start.model, start.stats, start.layers, forecast.readers, fold=forecast.work.fold)
 
 
 def refit_to(

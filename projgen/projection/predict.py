@@ -40,7 +40,8 @@ _JOINT_FORMS = ("joint", "folded")  # of an LSTM, in the order of their regressi
 @dataclass(frozen=True, slots=True)
 class Weighting:
     """How the search bends the predicted losses: factors on what a layer reads and on its hidden state, and the form
-    of an LSTM ("separate", "joint", "folded", or "" for any). ``shared``: whether its reader uses its projector."""
+    of an LSTM ("separate", "joint", "folded", "unfolded" for the first two, "" for any). ``shared``: whether its reader
+    uses its projector."""
 
     read: float = 1.0
     hidden: float = 1.0
@@ -76,21 +77,17 @@ class _Table:
         return np.asarray(weighting.read * self.read + weighting.hidden * self.hidden)
 
     def alternatives(self) -> Alternatives:
-        """Options of least loss for their learnables, and those of round ranks.
-
-        A target adds a folded bias to the gates again: there it costs what the joint form does, for more loss.
-        """
+        """Options of least loss for their learnables, and those of round ranks."""
         plain = Weighting()
-        usable = [i for i, c in enumerate(self.choices) if not c.folded]
-        loss = self.loss(plain)
-        front = pareto(self.layer, self.cost[usable], loss[usable], [self.choices[i] for i in usable]).choices
+        front = self.options(plain).choices
         front = front[:: -(-len(front) // _FRONT)]
-        few = [i for i in usable if self.choices[i] in (DENSE, *front) or _round(self.layer, self.choices[i])]
-        return Alternatives((self.layer,), tuple((self.choices[i],) for i in few), loss[few])
+        few = [i for i, c in enumerate(self.choices) if c == DENSE or c in front or _round(self.layer, c)]
+        return Alternatives((self.layer,), tuple((self.choices[i],) for i in few), self.loss(plain)[few])
 
     def kept(self, weighting: Weighting) -> Array:
         """Indices of the options of the wanted form."""
-        wanted = np.array([choice.form == weighting.form for choice in self.choices])
+        forms = ("separate", "joint") if weighting.form == "unfolded" else (weighting.form,)
+        wanted = np.array([choice.form in forms for choice in self.choices])
         dense = np.array([choice == DENSE for choice in self.choices])
         return np.flatnonzero(wanted | dense if wanted.any() else np.ones(len(self.choices), dtype=bool))
 
@@ -122,7 +119,7 @@ class _Sharing:
             table: of the cell.
         """
         found = [(i, choice, self.choice(choice)) for i, choice in enumerate(table.choices)]
-        usable = [(i, a, b) for i, a, b in found if b is not None and not a.folded and _round(self.rnn, a)]
+        usable = [(i, a, b) for i, a, b in found if b is not None and _round(self.rnn, a)]
         losses = table.loss(Weighting())[[i for i, _, _ in usable]]
         losses = losses + np.array([self.error(b) for _, _, b in usable])
         return Alternatives((self.rnn, self.reader), tuple((a, b) for _, a, b in usable), losses)
@@ -167,9 +164,14 @@ class Predictor:
         stats: Mapping[str, LayerStats],
         layers: list[Layer],
         readers: Mapping[str, str] | None = None,
+        *,
+        fold: bool = True,
     ) -> None:
-        """``readers``: linear layers that may share the output projector of an RNN cell, by the cell's name."""
-        self._model, self._stats = model, stats
+        """``readers``: linear layers that may share the output projector of an RNN cell, by the cell's name.
+
+        ``fold``: the bias of a joint LSTM may be folded. It brings a target nothing, where it is one per gate again.
+        """
+        self._model, self._stats, self.fold = model, stats, fold
         self._dense: dict[str, DenseWeights] = {}
         self._solved: dict[str, tuple[Regression, ...]] = {}
         self._convs: dict[str, list[ConvProblem]] = {}
@@ -307,7 +309,8 @@ class Predictor:
 
     def _regressions(self, layer: Layer) -> tuple[Regression, ...]:
         if layer.name not in self._solved:
-            self._solved[layer.name] = output_regressions(self._weights(layer), self._stats[layer.name])
+            solved = output_regressions(self._weights(layer), self._stats[layer.name], fold=self.fold)
+            self._solved[layer.name] = solved
         return self._solved[layer.name]
 
     def _sharings(self) -> list[tuple[_Sharing, _Table]]:

@@ -106,18 +106,21 @@ def test_directions_and_layers_of_different_ranks_keep_their_factors(tmp_path: P
     assert [(layer.input_rank, layer.output_rank) for layer in layers] == [((3,), (None,)), ((2,), (4,))]
 
 
+@pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("joint", [True, (True, False)])
-def test_a_first_factor_that_both_products_share_stays_shared(joint: Any, tmp_path: Path) -> None:
-    """The joint form, its rank above the input's width."""
+def test_a_first_factor_that_both_products_share_stays_shared(joint: Any, folded: bool, tmp_path: Path) -> None:
+    """The joint form, its rank above the input's width, its bias one of the gates or of the low-rank vector."""
     both = isinstance(joint, tuple)
     ranks = ([8, 3], [8, 4]) if both else (8, 8)
-    model = recurrent(ProjectedLSTM, ranks, batch_first=True, bidirectional=both, joint=joint)
+    fold = (folded, False) if both else folded
+    model = recurrent(ProjectedLSTM, ranks, batch_first=True, bidirectional=both, joint=joint, fold_bias=fold)
     path = projgen.save(model, tmp_path / "m.onnx", torch.randn(2, 7, 6))
     onnx.checker.check_model(onnx.load(path), full_check=True)
     x = torch.randn(3, 9, 6)
     assert relative_error(run_onnx(path, [x]), run_torch(model, [x])) <= EXACT
     loaded = projgen.load_onnx(path)
     assert loaded.rnn.weight_hh is loaded.rnn.weight_ih and loaded.rnn.joint == model.rnn.joint
+    assert loaded.rnn.fold_bias == model.rnn.fold_bias
     mine, theirs = dict(model.named_parameters()), dict(loaded.named_parameters())
     assert set(mine) == set(theirs) and all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
     export(model, (x,), path, "torchscript")
@@ -126,9 +129,10 @@ def test_a_first_factor_that_both_products_share_stays_shared(joint: Any, tmp_pa
     assert layer.weight_hh is layer.weight_ih and torch.equal(layer.weight_ih, model.rnn.weight_ih)
 
 
-def test_a_joint_lstm_of_any_file_compiles_to_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_joint_lstm_of_any_file_compiles_to_the_same_bytes(folded: bool, tmp_path: Path) -> None:
     """From memory, from .onnx (ours and a plain exporter's) and from .pt2."""
-    model = recurrent(ProjectedLSTM, (4, 4), batch_first=True, joint=True)
+    model = recurrent(ProjectedLSTM, (4, 4), batch_first=True, joint=True, fold_bias=folded)
     x = torch.randn(2, 7, 6)
     torch.onnx.export(model, (x,), tmp_path / "plain.onnx", dynamo=True, optimize=False, verbose=False)
     torch.export.save(torch.export.export(model, (x,)), tmp_path / "m.pt2")

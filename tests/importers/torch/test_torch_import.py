@@ -186,6 +186,15 @@ def test_a_shared_first_factor_makes_a_joint_lstm() -> None:
         assert np.array_equal(graph.data(joint, role), module.a.get_parameter(parameter).detach().numpy())
 
 
+def test_a_folded_bias_becomes_that_of_the_gates() -> None:
+    layer = ProjectedLSTM(5, 8, 3, 3, joint=True, fold_bias=True, batch_first=True).eval()
+    graph = import_module(Fn(lambda m, x: m.rnn(x)[0], rnn=layer), (torch.randn(2, 4, 5),))
+    (node,) = graph.nodes
+    assert node.attrs.joint and set(node.inputs) == {"x", "w", "b", "q_in", "q_out"}
+    gates = layer.weight_ih.double() @ layer.projector_bias.double()
+    np.testing.assert_allclose(graph.data(node, "b"), gates.detach().numpy(), rtol=1e-5, atol=1e-7)
+
+
 def test_a_projected_layer_is_named_like_its_unpacked_form() -> None:
     core = projected_linear(torch.randn(4, 2), torch.randn(2, 5), torch.randn(4))
     layer = ProjectedLayer(
