@@ -11,7 +11,8 @@ import numpy as np
 from projgen.budget.prices import COSTS, Prices
 from projgen.pca.discover import Layer
 from projgen.projection.limits import Array, Table, cheapest, least_error
-from projgen.projection.predict import Alternatives, Predictor
+from projgen.projection.options import Alternatives
+from projgen.projection.predict import Predictor
 from projgen.projection.ranks import DENSE, Choice
 
 Choices = dict[str, Choice]

@@ -17,7 +17,8 @@ from projgen.progress import Clock
 from projgen.projection.allocate import allocations
 from projgen.projection.factors import Array
 from projgen.projection.merge import Ranking, narrowed, narrowed_stats, rank_units
-from projgen.projection.predict import Predictor, Weighting
+from projgen.projection.options import Weighting
+from projgen.projection.predict import Predictor
 from projgen.projection.ranks import Choice
 from projgen.projection.search import realise
 from projgen.projection.shared import shared_readers

@@ -15,8 +15,9 @@ from projgen.pca.discover import Layer, owned_copy
 from projgen.progress import Clock, Reporter
 from projgen.projection.forecast import LARGE, Forecast, Forecasts, Start, predictions, reachable
 from projgen.projection.measure import OutputError, samples_of
-from projgen.projection.predict import Predictor, Weighting
-from projgen.projection.ranks import Choice
+from projgen.projection.options import Weighting
+from projgen.projection.predict import Predictor
+from projgen.projection.ranks import Choice, rated
 from projgen.projection.refit import refitted
 from projgen.projection.rehearse import rehearsed
 from projgen.projection.search import measured_choice, realise
@@ -108,7 +109,7 @@ def _finest(
     """The best of the few best by their error on more samples than all were measured on."""
     few = sorted(made, key=_error)[:_FINAL]
     error_of = OutputError(teacher, batches, device, reporter.clock, REFIT)
-    errors = [error_of(candidate.model) for candidate in few]
+    errors = [rated(error_of(candidate.model), candidate.chosen.values()) for candidate in few]
     return few[errors.index(min(errors))]
 
 
@@ -125,7 +126,7 @@ def _least(made: Sequence[Candidate]) -> Candidate:
 
 
 def _error(candidate: Candidate) -> float:
-    return candidate.error
+    return rated(candidate.error, candidate.chosen.values())
 
 
 def _promising(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
@@ -28,127 +27,22 @@ from projgen.projection.conv_form import (
     start_projector,
 )
 from projgen.projection.factors import Array, DenseWeights, Factors, HiddenState, dense_weights
-from projgen.projection.ranks import DENSE, Choice, Options, explained_options, knapsack, output_cost, pareto, useful
+from projgen.projection.options import Alternatives, Sharing, Table, Weighting, is_round
+from projgen.projection.ranks import (
+    DENSE,
+    Choice,
+    Options,
+    explained_options,
+    knapsack,
+    output_cost,
+    rated,
+    useful,
+)
 
 _GRID = (24, 0.9)
 _COARSE_GRID = (12, 0.75)
 _WIDE = 200
-_SMALL, _BLOCK, _FINE, _FRONT = 8, 4, 64, 64
 _JOINT_FORMS = ("joint", "folded")  # of an LSTM, in the order of their regressions
-
-
-@dataclass(frozen=True, slots=True)
-class Weighting:
-    """How the search bends the predicted losses: factors on what a layer reads and on its hidden state, and the form
-    of an LSTM ("separate", "joint", "folded", "unfolded" for the first two, "" for any). ``shared``: whether its reader
-    uses its projector."""
-
-    read: float = 1.0
-    hidden: float = 1.0
-    form: str = ""
-    shared: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Alternatives:
-    """Choices of one layer, or of several layers together, and the predicted loss of each, (n,)."""
-
-    layers: tuple[Layer, ...]
-    choices: tuple[tuple[Choice, ...], ...]
-    loss: Array
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """All options of a layer: cost, and losses on the input side (or in all) and on the hidden side."""
-
-    layer: Layer
-    cost: Array
-    read: Array
-    hidden: Array
-    choices: tuple[Choice, ...]
-
-    def options(self, weighting: Weighting) -> Options[Choice]:
-        kept, loss = self.kept(weighting), self.loss(weighting)
-        return pareto(self.layer, self.cost[kept], loss[kept], [self.choices[i] for i in kept])
-
-    def loss(self, weighting: Weighting) -> Array:
-        """The bent loss of every option."""
-        return np.asarray(weighting.read * self.read + weighting.hidden * self.hidden)
-
-    def alternatives(self) -> Alternatives:
-        """Options of least loss for their learnables, and those of round ranks."""
-        plain = Weighting()
-        front = self.options(plain).choices
-        front = front[:: -(-len(front) // _FRONT)]
-        few = [i for i, c in enumerate(self.choices) if c == DENSE or c in front or _round(self.layer, c)]
-        return Alternatives((self.layer,), tuple((self.choices[i],) for i in few), self.loss(plain)[few])
-
-    def kept(self, weighting: Weighting) -> Array:
-        """Indices of the options of the wanted form."""
-        forms = ("separate", "joint") if weighting.form == "unfolded" else (weighting.form,)
-        wanted = np.array([choice.form in forms for choice in self.choices])
-        dense = np.array([choice == DENSE for choice in self.choices])
-        return np.flatnonzero(wanted | dense if wanted.any() else np.ones(len(self.choices), dtype=bool))
-
-
-@dataclass(frozen=True, slots=True)
-class _Sharing:
-    """A linear layer behind the projector of an RNN cell: its errors at every rank, for each form of the cell."""
-
-    rnn: Layer
-    reader: Layer
-    projectors: dict[str, Array]
-    errors: dict[str, Array]
-
-    def choice(self, of_rnn: Choice) -> Choice | None:
-        """The reader's choice beside one of the cell, None if that has no output projector."""
-        rank = of_rnn.r_out
-        if rank is None or rank >= self.rnn.hidden:
-            return None
-        return Choice(rank, None, of_rnn.joint, shared=True, folded=of_rnn.folded)
-
-    def error(self, choice: Choice) -> float:
-        assert choice.r_in is not None
-        return float(self.errors[choice.form][choice.r_in])
-
-    def alternatives(self, table: _Table) -> Alternatives:
-        """The options of the cell that have a projector, with the reader behind it.
-
-        Args:
-            table: of the cell.
-        """
-        found = [(i, choice, self.choice(choice)) for i, choice in enumerate(table.choices)]
-        usable = [(i, a, b) for i, a, b in found if b is not None and _round(self.rnn, a)]
-        losses = table.loss(Weighting())[[i for i, _, _ in usable]]
-        losses = losses + np.array([self.error(b) for _, _, b in usable])
-        return Alternatives((self.rnn, self.reader), tuple((a, b) for _, a, b in usable), losses)
-
-    def options(
-        self, table: _Table, rnn: Options[Choice], reader: Options[Choice], weighting: Weighting, of_reader: Weighting
-    ) -> Options[tuple[Choice, ...]]:
-        """The pairs of choices that no other pair beats: both on their own, and with the projector shared.
-
-        Args:
-            table: of the cell. rnn, reader: their own options, bent. weighting, of_reader: how.
-        """
-        pairs: list[tuple[Choice, ...]] = []
-        costs, losses = [], []
-        if not weighting.shared:
-            pairs += [(a, b) for a in rnn.choices for b in reader.choices]
-            costs.append((rnn.cost[:, None] + reader.cost).ravel())
-            losses.append((rnn.error[:, None] + reader.error).ravel())
-        if weighting.shared is not False:
-            kept, loss = table.kept(weighting), table.loss(weighting)
-            found = [(i, self.choice(table.choices[i])) for i in kept]
-            usable = [(i, choice) for i, choice in found if choice is not None]
-            pairs += [(table.choices[i], choice) for i, choice in usable]
-            index = [i for i, _ in usable]
-            costs.append(table.cost[index] + [output_cost(self.reader, choice) for _, choice in usable])
-            losses.append(loss[index] + [of_reader.read * self.error(choice) for _, choice in usable])
-        if weighting.shared and not pairs:
-            return self.options(table, rnn, reader, replace(weighting, shared=False), of_reader)
-        return pareto(table.layer, np.concatenate(costs), np.concatenate(losses), pairs)
 
 
 class Predictor:
@@ -178,7 +72,7 @@ class Predictor:
         self._starts: dict[tuple[str, bool], list[LeastSquares]] = {}
         self._baseline: dict[str, float] = {}
         self._errors: dict[str, dict[Choice, tuple[float, float]]] = {}
-        self._tables: list[_Table] = []
+        self._tables: list[Table] = []
         for layer in layers:
             errors = self._errors[layer.name] = self._all_errors(layer)
             usable = [c for c in errors if c.joint or c.separable or c == useful(layer, c.r_in, c.r_out)]
@@ -186,8 +80,9 @@ class Predictor:
             kept = [i for i, value in enumerate(cost) if value < dense_cost(layer)]
             choices = (*(usable[i] for i in kept), DENSE)
             losses = np.array([*(errors[usable[i]] for i in kept), (0.0, 0.0)])
+            losses[:, 0] = [rated(loss, [choice]) for loss, choice in zip(losses[:, 0], choices, strict=True)]
             costs = np.array([*(cost[i] for i in kept), dense_cost(layer)])
-            self._tables.append(_Table(layer, costs, losses[:, 0], losses[:, 1], choices))
+            self._tables.append(Table(layer, costs, losses[:, 0], losses[:, 1], choices))
         by_name = {layer.name: layer for layer in layers}
         found = [self._sharing(by_name[rnn], by_name[reader]) for reader, rnn in (readers or {}).items()]
         self._shared = {sharing.reader.name: sharing for sharing in found}
@@ -282,18 +177,18 @@ class Predictor:
         """Names of the RNN cells whose output projector a reader may share."""
         return {sharing.rnn.name for sharing in self._shared.values()}
 
-    def _with_round_rows(self, table: _Table) -> Alternatives:
+    def _with_round_rows(self, table: Table) -> Alternatives:
         """A table's alternatives; of a convolution also at the round input ranks between those of the grid."""
         found, layer = table.alternatives(), table.layer
         if layer.kind is not Kind.CONV:
             return found
         known = {choice.r_in for choice in table.choices if choice.r_in is not None and not choice.separable}
-        between = [r for r in range(1, max(known, default=0)) if r not in known and _round(layer, Choice(r, None))]
+        between = [r for r in range(1, max(known, default=0)) if r not in known and is_round(layer, Choice(r, None))]
         more: list[tuple[Choice, ...]] = []
         for r_in in between:
             row = self._conv_row(layer, r_in)
             self._errors[layer.name].update(row)
-            more += [(c,) for c in row if _round(layer, c) and c == useful(layer, c.r_in, c.r_out)]
+            more += [(c,) for c in row if is_round(layer, c) and c == useful(layer, c.r_in, c.r_out)]
         losses = np.array([sum(self._error(layer, choice)) for (choice,) in more])
         return Alternatives(found.layers, (*found.choices, *more), np.concatenate((found.loss, losses)))
 
@@ -313,11 +208,11 @@ class Predictor:
             self._solved[layer.name] = solved
         return self._solved[layer.name]
 
-    def _sharings(self) -> list[tuple[_Sharing, _Table]]:
+    def _sharings(self) -> list[tuple[Sharing, Table]]:
         tables = {table.layer.name: table for table in self._tables}
         return [(sharing, tables[sharing.rnn.name]) for sharing in self._shared.values()]
 
-    def _sharing(self, rnn: Layer, reader: Layer) -> _Sharing:
+    def _sharing(self, rnn: Layer, reader: Layer) -> Sharing:
         solved = self._regressions(rnn)
         projectors = {"separate": solved[1].right}
         for form, both in zip(_JOINT_FORMS, solved[2:], strict=False):
@@ -325,7 +220,7 @@ class Predictor:
         dense, stats = self._weights(reader), self._stats[reader.name]
         scale = _positions(stats)
         errors = {form: scale * shared_tails(dense, stats, b[: rnn.hidden]) for form, b in projectors.items()}
-        return _Sharing(rnn, reader, projectors, errors)
+        return Sharing(rnn, reader, projectors, errors)
 
     def _options(self, bent: Mapping[str, Weighting]) -> list[Options[tuple[Choice, ...]]]:
         """The options of each layer, or of an RNN cell together with its reader."""
@@ -419,16 +314,6 @@ class Predictor:
         if r_in is not None:
             row[Choice(r_in, None, separable=separable)] = (float(rows[-1]), 0.0)
         return row
-
-
-def _round(layer: Layer, choice: Choice) -> bool:
-    """Whether ranks are small, or multiples of what kernels take at a time; of wide layers, of more."""
-    for rank, width in zip(choice[:2], (layer.inputs, layer.hidden or layer.outputs), strict=True):
-        block = _BLOCK * max(1, min(width, layer.inputs + layer.hidden) // _FINE)
-        block = 2 * block if rank is not None and rank > 8 * block else block
-        if rank is not None and rank % block and (rank > _SMALL or block > _BLOCK):
-            return False
-    return True
 
 
 def _positions(stats: LayerStats) -> float:

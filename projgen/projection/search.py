@@ -13,20 +13,28 @@ from projgen.progress import Reporter
 from projgen.projection.assemble import assemble
 from projgen.projection.factors import Factors
 from projgen.projection.measure import OutputError
+from projgen.projection.options import Weighting
 from projgen.projection.pca_method import PcaWork
-from projgen.projection.predict import Predictor, Weighting
-from projgen.projection.ranks import DENSE, Choice
+from projgen.projection.predict import Predictor
+from projgen.projection.ranks import DENSE, Choice, rated
 
 _FACTOR = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A choice per layer, the network made of it and its measured error."""
+    """A choice per layer, the network made of it and its measured error.
+
+    ``rated``: the error as it counts against others.
+    """
 
     chosen: Mapping[str, Choice]
     model: nn.Module
     error: float
+
+    @property
+    def rated(self) -> float:
+        return rated(self.error, self.chosen.values())
 
 
 def realise(
@@ -77,7 +85,7 @@ def measured_choice(
         for change in (*({"form": form} for form in forms), *({"shared": shared} for shared in sharing)):
             tried = {**bent, layer.name: replace(bent[layer.name], **change)}  # type: ignore[arg-type]
             found = attempt(tried)
-            if found.error < best.error:
+            if found.rated < best.rated:
                 best, bent = found, tried
     improved = True
     while improved and len(seen) < trials:
@@ -90,7 +98,7 @@ def measured_choice(
                     now = bent[layer.name]
                     tried = {**bent, layer.name: replace(now, **{side: getattr(now, side) * factor})}
                     found = attempt(tried)
-                    if found.error < best.error * 0.999:
+                    if found.rated < best.rated * 0.999:
                         best, bent, improved = found, tried, True
                         break
     return best

@@ -23,7 +23,8 @@ from projgen.projection.closed_form import output_factors, output_regressions, r
 from projgen.projection.distill import balance_factors
 from projgen.projection.factors import CellFactors, DenseWeights, cost_of, dense_weights
 from projgen.projection.forecast import predictions
-from projgen.projection.predict import Predictor, Weighting
+from projgen.projection.options import Weighting
+from projgen.projection.predict import Predictor
 from projgen.projection.ranks import DENSE, Choice, output_cost
 from projgen.projection.recurrent import ProjectedGRU, ProjectedLSTM
 from projgen.projection.search import realise

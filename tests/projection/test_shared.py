@@ -22,7 +22,8 @@ from projgen.projection.closed_form import regularised, shared_factors, shared_t
 from projgen.projection.distill import balance_factors
 from projgen.projection.factors import DenseWeights, HiddenState, LinearFactors
 from projgen.projection.layers import ProjectedLayer
-from projgen.projection.predict import Predictor, Weighting
+from projgen.projection.options import Weighting
+from projgen.projection.predict import Predictor
 from projgen.projection.ranks import DENSE, Choice, output_cost
 from projgen.projection.search import realise
 from projgen.projection.shared import SharedProjector, shared_readers, tied_pairs
