@@ -27,8 +27,11 @@ _LINE: Final = re.compile(r'"([^"]*)\\n')
 
 # C beside the assembly of a block, by template.
 _IN_BLOCK: Final = {
+    "affine_dsp_call.h.j2": 16,
     "avg_pool_dsp.h.j2": 266,
     "avg_pool_mve_call.h.j2": 266,
+    "binary_dsp.h.j2": 168,
+    "binary_mve_call.h.j2": 16,
     "conv_call.h.j2": 28,
     "conv_im2col.h.j2": 170,
     "conv_mve_call.h.j2": 34,
@@ -42,6 +45,7 @@ _IN_BLOCK: Final = {
 }
 # What the kernels of one source file share.
 _IN_SOURCE: Final = {
+    "pg_affine_dsp_channels.h": 244 + 26,  # and what a call does for it
     "pg_conv2d_dsp.h": 432,
     "pg_depthwise_dsp.h": 404,
     "pg_linear_dsp.h": 124,

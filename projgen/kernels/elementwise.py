@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import AddNumerics, MulNumerics
@@ -30,8 +33,8 @@ def _lut(graph: Graph, node: Node, target: Target) -> KernelChoice:
     )
 
 
-def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Shape of a and strides of b with as few axes as they need, filled up to four; None where that isn't enough."""
+def merged(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape of a and strides of b with as few axes as they need; a stride is 0 where b is repeated."""
     axes = [(m, n == m, s) for m, n, s in zip(a, b, strides(b), strict=True) if m > 1]
     shape, steps = [], []
     for full, run in groupby(axes, key=lambda axis: axis[1]):
@@ -41,15 +44,55 @@ def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], 
             size *= m
         shape.append(size)
         steps.append(members[-1][2] if full else 0)
+    return tuple(shape), tuple(steps)
+
+
+def operand_shapes(graph: Graph, node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of a and b of a sum or product: of one step where a has a time axis."""
+    a_shape = graph.type(node.output).step_shape
+    b_shape = graph.arg(node, "b").type.step_shape
+    return a_shape, b_shape[len(b_shape) - len(a_shape) :]  # without the axis of 1 that stands for time
+
+
+def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """``merged``, filled up to four axes; None where that isn't enough."""
+    shape, steps = merged(a, b)
     if len(shape) > _RANK:
         return None
-    return padded(tuple(shape), _RANK, 1), padded(tuple(steps), _RANK, 0)
+    return padded(shape, _RANK, 1), padded(steps, _RANK, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """How b of a sum or product lies beside a, which has ``rows`` of ``count`` elements.
+
+    ``same``: element by element (one row); ``channels``: every row of a meets all of b; ``pixels``: one element of b a
+    row.
+    """
+
+    form: Literal["same", "channels", "pixels"]
+    rows: int
+    count: int
+
+
+def operand(graph: Graph, node: Node) -> Operand | None:
+    """The form of a sum's or product's second operand; None where it is none that the fast kernels know."""
+    shape, steps = merged(*operand_shapes(graph, node))
+    match steps:
+        case () | (1,):
+            return Operand("same", 1, math.prod(shape))
+        case (0,):
+            return Operand("pixels", 1, shape[0])
+        case (0, 1):
+            return Operand("channels", *shape)
+        case (1, 0):
+            return Operand("pixels", *shape)
+    return None
 
 
 def _binary(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     a, b, y = graph.arg(node, "a"), graph.arg(node, "b"), graph.type(node.output)
-    a_shape = y.step_shape
-    b_shape = b.type.step_shape[-len(a_shape) :]  # without the axis of 1 that stands for time
+    a_shape, b_shape = operand_shapes(graph, node)
     shapes = broadcast(a_shape, b_shape)
     if shapes is None or {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8}:
         return None

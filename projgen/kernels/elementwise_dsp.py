@@ -1,15 +1,20 @@
-"""Element-wise sum and product on DSP cores: four elements at a time."""
+"""Element-wise sum and product on DSP cores: four elements at a time.
+
+Where b is repeated, both are ``requantise(f a + s)`` with f and s linear in b, and share their code.
+"""
 
 from __future__ import annotations
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import AddNumerics, MulNumerics
 from projgen.ir.types import DType
+from projgen.kernels.elementwise import Operand, operand
 from projgen.kernels.layouts import plain
 from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
 _HALF = 1 << 15
+_CLAMPED = 21  # instructions for limits of four elements, half of which exceed one
 
 
 def _twice(value: int) -> int:
@@ -22,11 +27,14 @@ def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     n = node.numerics
     if not isinstance(n, AddNumerics | MulNumerics):
         raise TypeError(f"node {node.name!r} has no numerics")
-    if {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8} or a.type.elements != b.type.elements:
+    form = operand(graph, node)
+    if form is None or {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8}:
         return None
+    if isinstance(n, AddNumerics) and not all(-_HALF <= f < _HALF for f in (n.factor_a, n.factor_b)):
+        return None
+    if form.form != "same":
+        return _repeated(graph, node, n, form)
     if isinstance(n, AddNumerics):
-        if not all(-_HALF <= f < _HALF for f in (n.factor_a, n.factor_b)):
-            return None
         first = (n.factor_a & 0xFFFF) | (n.factor_b & 0xFFFF) << 16
         second = -(n.factor_a * n.zero_a + n.factor_b * n.zero_b) & 0xFFFFFFFF
     else:
@@ -48,7 +56,7 @@ def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         "count": y.elements,
         "constants": (first, second, n.multiplier, out.zero_point, out.low, out.high),
     }
-    per_quad = (28 if node.op == "add" else 30) + (4 if out.shift else 0) + (25 if clamped else 0)
+    per_quad = (28 if node.op == "add" else 30) + (4 if out.shift else 0) + (_CLAMPED if clamped else 0)
     return KernelChoice(
         kernel=f"{node.op}_dsp",
         function=function,
@@ -59,6 +67,59 @@ def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         blocks=(Block("binary_dsp.h.j2", function, parameters),),
         instructions=per_quad * (y.elements // 4) + 20 * (y.elements % 4) + 40,
         in_place=frozenset({"a", "b"} - {constant}),
+    )
+
+
+def _repeated(graph: Graph, node: Node, n: AddNumerics | MulNumerics, form: Operand) -> KernelChoice:
+    """The sum or product with an operand that is shorter than a."""
+    out = n.requant
+    if isinstance(n, AddNumerics):
+        linear = (n.factor_a, 0, -(n.factor_a * n.zero_a + n.factor_b * n.zero_b), n.factor_b)
+    else:
+        linear = (-n.zero_b, 1, n.zero_a * n.zero_b, -n.zero_a)
+    clamped = (out.low, out.high) != (DType.INT8.low, DType.INT8.high)
+    constant = next((role for role in ("a", "b") if graph.arg(node, role).is_constant), "")
+    quads, rest = divmod(form.count, 4)
+    pixels = form.form == "pixels"
+    block = f"pg_affine_{form.form}_dsp_{'four' if quads else ''}{rest}"
+    block += f"{f'_shift{out.shift}' if out.shift else ''}{'_clamped' if clamped else ''}"
+    function = f"{block}_call{f'_constant_{constant}' if constant else ''}"
+    fields: dict[str, Field] = {"constant": TableRef("constant")} if constant else {}
+    numbers = (form.rows, quads, n.multiplier, out.zero_point, out.low, out.high, *linear)
+    shift = 1 if out.shift else 0
+    quad = (21 if pixels else 22) + 4 * shift + (_CLAMPED if clamped else 0)
+    one = (5 if pixels else 6) + shift + (5 if clamped else 0)
+    row = (10 if pixels else 5) + (1 if quads else 0) + quads * quad + rest * one + (1 if rest and clamped else 0)
+    prepared = 0 if pixels else (55 if quads else 36) + 40 * quads + 12 * rest
+    return KernelChoice(
+        kernel=f"{node.op}_dsp",
+        function=function,
+        struct="pg_affine_dsp_params",
+        fields={**fields, "channels": form.count, "numbers": numbers},
+        tables=(plain(graph, node, constant, "constant", "int8"),) if constant else (),
+        sources=("pg_affine_dsp.h",) if pixels else ("pg_affine_dsp.h", "pg_affine_dsp_channels.h"),
+        blocks=(
+            Block(
+                "affine_dsp.h.j2",
+                block,
+                (
+                    ("function", block),
+                    ("pixels", int(pixels)),
+                    ("quads", int(quads > 0)),
+                    ("rest", rest),
+                    ("shift", out.shift),
+                    ("clamped", int(clamped)),
+                ),
+            ),
+            Block(
+                "affine_dsp_call.h.j2",
+                function,
+                (("function", function), ("constant", constant), ("block", block), ("pixels", int(pixels))),
+            ),
+        ),
+        scratch_bytes=0 if pixels else 24 * quads + 8 * rest,
+        instructions=form.rows * row + prepared + 28 + (2 if clamped else 0),
+        in_place=frozenset({"a"} - {constant}),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import AddNumerics, MulNumerics
 from projgen.ir.types import DType
+from projgen.kernels.elementwise import Operand, operand
 from projgen.kernels.layouts import cast, plain, table
 from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
@@ -33,12 +35,18 @@ class ByUnsignedByte:
         return {self.role: np.roll(table, 128)}
 
 
+def _copies(form: Operand) -> int:
+    """How many copies of b a row has: as few as fill whole vectors of eight, but no more than a has."""
+    return min(8 // math.gcd(form.count, 8), form.rows) if form.form == "channels" else 1
+
+
 def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     a, b, y = graph.arg(node, "a"), graph.arg(node, "b"), graph.type(node.output)
     n = node.numerics
     if not isinstance(n, AddNumerics | MulNumerics):
         raise TypeError(f"node {node.name!r} has no numerics")
-    if {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8} or a.type.elements != b.type.elements:
+    form = operand(graph, node)
+    if form is None or {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8}:
         return None
     if isinstance(n, AddNumerics):
         if not all(-_HALF <= f < _HALF for f in (n.factor_a, n.factor_b)):
@@ -49,18 +57,29 @@ def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     out = n.requant
     clamped = (out.low, out.high) != (y.dtype.low, y.dtype.high)
     constant = "a" if a.is_constant else "b" if b.is_constant else ""
-    function = f"pg_{node.op}_mve{f'_constant_{constant}' if constant else ''}"
-    function += f"{f'_shift{out.shift}' if out.shift else ''}{'_clamped' if clamped else ''}"
-    parameters: tuple[tuple[str, int | str], ...] = (
-        ("function", function),
-        ("product", int(node.op == "mul")),
-        ("constant", constant),
-        ("shift", out.shift),
-        ("clamped", int(clamped)),
-    )
+    copies, pixels = _copies(form), form.form == "pixels"
+    rows, last = divmod(form.rows, copies)
+    count = copies * form.count
     fields: dict[str, Field] = {"constant": TableRef("constant")} if constant else {}
-    fields["numbers"] = (*numbers, n.multiplier >> 1, out.zero_point, out.low, out.high, y.elements)
+    fields |= {"copies": copies, "channels": form.count}
+    fields["numbers"] = (
+        *(*numbers, n.multiplier >> 1, out.zero_point, out.low, out.high),
+        *(count, rows, last * form.count),
+    )
+    rest = count % 8 > 0 or last * form.count % 8 > 0
+    block = f"pg_{node.op}_mve_{'pixels' if pixels else 'rows'}{'_rest' if rest else ''}"
+    block += f"{f'_shift{out.shift}' if out.shift else ''}{'_clamped' if clamped else ''}"
+    function = f"{block}_call{'_repeated' if copies > 1 else ''}{f'_constant_{constant}' if constant else ''}"
     per_eight = (18 if node.op == "add" else 14) + (2 if out.shift else 0) + clamped
+    around = 38 + (2 if node.op == "add" else 0) + (3 if clamped else 0)
+    if pixels:
+        per_eight -= 5 if node.op == "add" else 2
+        around += rows * ((6 if node.op == "add" else 7) + (5 if rest else 0)) - 5
+    else:
+        around += 5 * (rows + (last > 0)) + (2 * rows + 7 if rest else 0)
+    if copies > 1:
+        around += 17 + copies * (6 + 3 * -(-form.count // 16))
+    eights = rows * -(-count // 8) + -(-last * form.count // 8)
     return KernelChoice(
         kernel=f"{node.op}_mve",
         function=function,
@@ -68,9 +87,28 @@ def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         fields=fields,
         tables=(plain(graph, node, constant, "constant", "int8"),) if constant else (),
         sources=("pg_binary_mve.h",),
-        blocks=(Block("binary_mve.h.j2", function, parameters),),
-        instructions=per_eight * -(-y.elements // 8) + 33,
-        in_place=frozenset({"a", "b"} - {constant}),
+        blocks=(
+            Block(
+                "binary_mve.h.j2",
+                block,
+                (
+                    ("function", block),
+                    ("product", int(node.op == "mul")),
+                    ("pixels", int(pixels)),
+                    ("rest", int(rest)),
+                    ("shift", out.shift),
+                    ("clamped", int(clamped)),
+                ),
+            ),
+            Block(
+                "binary_mve_call.h.j2",
+                function,
+                (("function", function), ("constant", constant), ("block", block), ("repeated", int(copies > 1))),
+            ),
+        ),
+        scratch_bytes=count if copies > 1 else 0,
+        instructions=per_eight * eights + around,
+        in_place=frozenset(({"a", "b"} if form.form == "same" else {"a"}) - {constant}),
     )
 
 

@@ -42,6 +42,7 @@ FACTOR4, FACTOR55 = "kernels/recurrent_dsp_factor.h.j2", "kernels/recurrent_mve_
 ROWS = "kernels/linear_dsp_rows.h.j2"
 MATRIX, MEAN = "kernels/conv_dsp_matrix.h.j2", "kernels/avg_pool_dsp_map.h.j2"
 DENSE = "kernels/linear_mve.h.j2"
+AFFINE, BINARY = "kernels/affine_dsp.h.j2", "kernels/binary_mve.h.j2"
 
 # (what, target, operator whose samples look, template, what stands there, what the fault makes of it)
 BLOCKS = (
@@ -113,6 +114,14 @@ BLOCKS = (
     ("rounding", M55, "linear", DENSE, "vrmulh.s32 q0, q0, q2", "vmulh.s32 q0, q0, q2"),
     ("zero point", M55, "linear", DENSE, "vqadd.s16 q0, q0", "vqsub.s16 q0, q0"),
     ("lower clamp", M55, "linear", DENSE, "vmax.s16 q0, q0, q1", "vmax.s16 q0, q0, q0"),
+    ("factor of the second channel", M4, "mul", AFFINE, "smlabb r8, r4, r12, r8", "smlabb r8, r4, r11, r8"),
+    ("channels left over", M4, "mul", AFFINE, "smlabb r7, r7, r9, r8", "smlabb r7, r7, r8, r9"),
+    ("one number for every row", M4, "add", AFFINE, "ldrsb r7, [r1], #1", "ldrsb r7, [r1]"),
+    ("start of a pixel", M4, "add", AFFINE, "mla r4, r7, r9, r4", "mov r4, r4"),
+    ("the first channel again", M4, "add", AFFINE, "ldr r1, [sp, #16]", "mov r1, r1"),
+    ("zero point of a gate", M55, "mul", BINARY, "add r3, r3, r5", "mov r3, r3"),
+    ("the next pixel", M55, "add", BINARY, "sub r0, r0, r12", "mov r0, r0"),
+    ("row of copies", M55, "mul", BINARY, "1: mov r1, r11", "1: mov r11, r1"),
     (
         "inputs beyond the matrix",
         M55,
@@ -287,6 +296,6 @@ def test_a_packing_in_another_order_is_found(
 
 
 def test_every_block_of_the_templates_has_a_fault() -> None:
-    """Recurrent and fully connected blocks; convolutions are in ``tests/kernels``."""
+    """Recurrent, fully connected and element-wise blocks; convolutions are in ``tests/kernels``."""
     faulty = {template for _, _, _, template, *_ in BLOCKS}
-    assert faulty >= {DSP, MVE, LSTM4, LSTM55, GRU4, GRU55, FACTOR4, FACTOR55, ROWS, DENSE}
+    assert faulty >= {DSP, MVE, LSTM4, LSTM55, GRU4, GRU55, FACTOR4, FACTOR55, ROWS, DENSE, AFFINE, BINARY}

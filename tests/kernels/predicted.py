@@ -96,6 +96,11 @@ def drawn(seed: int) -> Iterator[Sample]:
     sizes = {"keys": r(9, 40), "width": r(3, 16)}
     yield attention.sample(f"{tag} attention to other steps", r(3, 20), r(1, 4), r(3, 16), **sizes)
     yield layer_norm.sample(f"{tag} layer norm", r(8, 70), lead=(r(2, 30),))
+    for op in ("add", "mul"):
+        size = (r(5, 16), r(5, 16), r(5, 60))
+        for name, other in (("channels", (1, 1, size[2])), ("pixels", (*size[:2], 1))):
+            types = (int8_type(size, 0.05, 3), int8_type(other, 0.04, -3))
+            yield elementwise.binary_sample(f"{tag} {op} of {name}", op, *types, Quant(0.08, 1))
 
 
 def predictions(target: str, samples: Sequence[Sample]) -> list[Prediction]:
