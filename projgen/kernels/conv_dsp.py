@@ -3,98 +3,35 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 
 from projgen.ir.attrs import Conv2d
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType, TensorType
-from projgen.kernels.conv import Geometry, geometry, inside, over_residual, overwrites, rows_inside, window_field
+from projgen.kernels.conv import Geometry, geometry
+from projgen.kernels.conv_blocks import (
+    Core,
+    Matrix,
+    Parameters,
+    call,
+    gathered,
+    is_clamped,
+    is_packed,
+    residual_copy,
+    side_by_side,
+)
 from projgen.kernels.conv_dsp_layouts import MatrixStream
-from projgen.kernels.costs_dsp import copy, gather, matrix_block, operand_of_three, rest_of_three
+from projgen.kernels.costs_dsp import matrix_block, operand_of_three, rest_of_three
 from projgen.kernels.layouts import table
-from projgen.kernels.linear import SUFFIX, matrix_numerics, peak, rows_of
-from projgen.kernels.packed import LIMIT, NATURAL, WIDENED, largest_accumulator
-from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, Table, TableRef
+from projgen.kernels.linear import SUFFIX, matrix_numerics, rows_of
+from projgen.kernels.packed import NATURAL, WIDENED
+from projgen.kernels.record import Block, KernelChoice, KernelDef
 from projgen.targets import Target
 
 UNROLLED_QUADS = 16  # quads of inputs up to which the block is straight-line code
-GATHER_WORDS = 48  # words of a window up to which its gathering is straight-line code
-RING = 4096  # bytes of padded rows up to which windows are gathered from a copy
+DSP = Core("dsp", pixels=3, operand=6)
 SIZES = ("own", "entered", "looped", "shared")  # of the block, see matrix()
-Parameters = dict[str, int | str | tuple[int, ...]]
-CTYPES = {DType.INT8: "int8_t", DType.INT16: "int16_t"}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Matrix:
-    """The block that takes three pixels through the matrix of one node, and what surrounds it.
-
-    Attributes:
-        block: emitted code; its function is ``block.function``.
-        variant: what tells its drivers apart, for their names.
-        stream: the constants.
-        layout: their order.
-        field: initialiser of ``pg_conv_dsp_matrix``.
-        per_block: instructions for three pixels of one group.
-    """
-
-    block: Block
-    variant: str
-    stream: Table
-    layout: MatrixStream
-    field: tuple[int, ...]
-    per_block: float
-
-
-def is_packed(graph: Graph, node: Node) -> bool:
-    """Whether weights can be packed in pairs: |accumulator| < 2^23 in every row, proven from the weights."""
-    w, b = graph.data(node, "w"), graph.data(node, "b")
-    return largest_accumulator(w.reshape(len(w), -1), b, peak(graph, node.inputs["x"])) < LIMIT
-
-
-def residual_copy(node: Node, g: Geometry) -> int:
-    """Instructions that copy the residual that a node adds to its sums into y; 0 where there is none."""
-    return copy(g.y.elements) + 25 if "residual" in node.inputs else 0
-
-
-def is_clamped(graph: Graph, node: Node) -> bool:
-    """Whether outputs are limited to less than their type."""
-    requant, y = matrix_numerics(node).requant, graph.type(node.output)
-    return (requant.low, requant.high) != (y.dtype.low, y.dtype.high)
-
-
-def call(
-    function: str,
-    driver: str,
-    struct: str,
-    types: tuple[str, str],
-    blocks: str,
-    *,
-    row: bool = True,
-    residual: bool = False,
-    core: str = "dsp",
-    apart: bool = False,
-) -> Block:
-    """The C function that hands ``blocks`` (names, as arguments) to a driver, the ``residual`` in y.
-
-    Args:
-        core: whose blocks they are, "dsp", "thumb2" or "thumb1".
-        apart: whether the driver writes pixels apart; it gets the types of x and y as flags.
-    """
-    parameters: Parameters = {
-        "function": function,
-        "driver": driver,
-        "struct": struct,
-        "x": types[0],
-        "y": types[1],
-        "blocks": blocks,
-        "row": int(row),
-        "residual": int(residual),
-        "core": core,
-        "apart": int(apart),
-    }
-    return Block("conv_call.h.j2", function, tuple(parameters.items()))
 
 
 def matrix(graph: Graph, node: Node, g: Geometry, *, size: str) -> Matrix:
@@ -149,7 +86,7 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, size: str) -> Matrix:
         Block("conv_dsp_matrix.h.j2", function, tuple(parameters.items())),
         f"{SUFFIX[g.x.dtype]}_{variant}",
         table("stream", layout, constants, "bias, weights and multipliers in reading order"),
-        layout,
+        layout.quads,
         (layout.quads, outputs, g.w[0] * bytes_y, requant.zero_point, requant.low, requant.high, added),
         per_block,
     )
@@ -213,39 +150,21 @@ def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, size: str) -> K
     residual = "residual" in node.inputs
     made = matrix(graph, node, g, size=size)
     height, width, outputs = g.y.step_shape
-    inputs, pixels = g.w[3], height * width
-    function = f"pg_pointwise_dsp_{made.variant}{'_sum' if residual else ''}"
-    suffix = f"{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
-    types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
-    quads, sizes = made.layout.quads, (g.x.dtype.bytes, g.y.dtype.bytes)
-    filled = operand_of_three(inputs, sizes[0])
-    shrinks = outputs * sizes[1] <= inputs * sizes[0]
-    driver = f"pg_pointwise_dsp_{suffix}"
-    choice = KernelChoice(
+    inputs, pixels, sizes = g.w[3], height * width, (g.x.dtype.bytes, g.y.dtype.bytes)
+    per_three = made.per_block + operand_of_three(inputs, sizes[0])
+    choice = side_by_side(
+        DSP,
+        node,
+        g,
+        made,
         kernel=f"{name}{'' if size == 'own' else f'_{size}'}",
-        function=function,
-        struct="pg_pointwise_dsp_params",
-        fields={
-            "stream": TableRef("stream"),
-            "matrix": made.field,
-            "pixels": pixels,
-            "row_pixels": width,
-            "inputs": inputs,
-        },
-        tables=(made.stream,),
-        sources=("pg_pointwise_dsp.h",),
-        blocks=(
-            made.block,
-            call(function, driver, "pg_pointwise_dsp_params", types, made.block.function, residual=residual),
-        ),
-        instructions=-(-pixels // 3) * (made.per_block + filled + 19)
+        driver=f"pg_pointwise_dsp_{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}",
+        instructions=-(-pixels // 3) * (per_three + 19)
         + rest_of_three(pixels % 3, inputs * sizes[0], outputs * sizes[1], residual)
         + residual_copy(node, g)
         + 36,
-        scratch_bytes=24 * quads + (_spill(g) if pixels % 3 or width % 3 else 0),
-        in_place=over_residual(node) if residual else frozenset({"x"} if shrinks else ()),
-        row_function="" if node.op == "linear" else f"{function}_row",
-        row_instructions=height * (-(-width // 3) * (made.per_block + filled + 20) + (150 if width % 3 else 40)),
+        row_instructions=height * (-(-width // 3) * (per_three + 20) + (150 if width % 3 else 40)),
+        scratch_bytes=24 * made.quads + (_spill(g) if pixels % 3 or width % 3 else 0),
     )
     return choice if residual else apart(choice, made, g.y, "pg_pointwise_dsp_apart")
 
@@ -257,116 +176,22 @@ def _spill(g: Geometry) -> int:
 
 def _gathered(graph: Graph, node: Node, _target: Target, *, size: str = "own") -> KernelChoice | None:
     g = geometry(graph, node)
-    together = rows_together(g, 3)
-    residual = "residual" in node.inputs
-    if g.is_depthwise or (residual and g.w[0] // g.attrs.groups % 2) or no_other(node, g, size):
+    residual, outputs = "residual" in node.inputs, g.w[0] // g.attrs.groups
+    if g.is_depthwise or (residual and outputs % 2) or no_other(node, g, size):
         return None
     made = matrix(graph, node, g, size=size)
-    height, width, channels = g.y.step_shape
-    _, kernel_h, kernel_w, inputs = g.w
-    groups, itemsize = g.attrs.groups, g.x.dtype.bytes
-    channels_in, outputs_bytes = g.x.step_shape[2], channels // groups * g.y.dtype.bytes
-    row_bytes = kernel_w * inputs * itemsize
-    straight = groups == 1 and (kernel_w == 1 or g.attrs.dilation[1] == 1)
-    words = kernel_h * -(-row_bytes // 4)
-    pitch = (g.x.step_shape[1] + sum(g.attrs.padding[2:])) * inputs
-    padded = straight and g.attrs.dilation[0] == 1 and words <= GATHER_WORDS and kernel_h * pitch * itemsize <= RING
-    gather_block = f"pg_window_gather_{kernel_h}x{row_bytes}" if padded else ""
-    kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
-    function = f"pg_conv2d_dsp_{made.variant}_{kind}{'_sum' if residual else ''}"
-    types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
-    driver = f"pg_conv2d_dsp_{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}_{'padded' if padded else kind}"
-    parameters: Parameters = {
-        "function": driver,
-        "x": types[0],
-        "y": types[1],
-        "straight": int(straight),
-        "padded": int(padded),
-        "residual": "flag",
-        "core": "dsp",
-        "pixels": 3,
-        "operand": 6,
-    }
-    blocks = [made.block]
-    if padded:
-        rows: Parameters = {"function": gather_block, "rows": kernel_h, "bytes": row_bytes}
-        blocks.append(Block("window_gather.h.j2", gather_block, tuple(rows.items())))
-    blocks.append(Block("conv_im2col.h.j2", driver, tuple(parameters.items())))
-    names = f"{made.block.function}, {gather_block}" if padded else made.block.function
-    blocks.append(call(function, driver, "pg_conv2d_dsp_params", types, names, residual=residual))
-    quads, pixels = made.layout.quads, height * width
-    ring = 24 * quads + 12 * quads * itemsize + -(-3 * channels // groups // 4) * 4 * g.y.dtype.bytes
-    fields: dict[str, Field] = {
-        "stream": TableRef("stream"),
-        "matrix": made.field,
-        "window": window_field(g, matrix_numerics(node).input_zero_point),
-        "groups": groups,
-        "group_words": made.layout.group_words,
-        "pitch": pitch,
-        "ring": ring // itemsize,
-        "rows": together,
-    }
-    per_three = made.per_block + operand_of_three(4 * quads, itemsize)
-    if padded:
-        kept = max(kernel_h - g.attrs.stride[0], 0)
-        line = copy(g.x.step_shape[1] * channels_in * itemsize) + 47
-        shifted = height * (copy(kept * pitch * itemsize) + 22)
-        windows = (
-            float(shifted) + (height * (kernel_h - kept) + kept) * line + pixels * (gather(kernel_h, row_bytes) + 24)
-        )
-        windows += 0.7 * pitch * kernel_h * itemsize
-        streamed: float = pixels * (gather(kernel_h, row_bytes) + 24) + height * kernel_h * (
-            line + 0.7 * pitch * itemsize
-        )
-    else:
-        windows = windows_of(g, straight=straight)
-        streamed = windows_of(g, straight=False)
-    left = rest_of_three(pixels % 3, 0, outputs_bytes, residual)
-    calls = height // together
-    choice = KernelChoice(
+    choice = gathered(
+        DSP,
+        node,
+        g,
+        made,
         kernel=f"conv2d{'_residual' if residual else ''}_dsp{'' if size == 'own' else f'_{size}'}",
-        function=function,
-        struct="pg_conv2d_dsp_params",
-        fields=fields,
-        tables=(made.stream,),
-        sources=("pg_conv2d_dsp.h",),
-        blocks=tuple(blocks),
-        instructions=groups * (-(-pixels // 3) * per_three + windows + left)
-        + 28 * quads * itemsize
-        + 80
-        + residual_copy(node, g),
-        scratch_bytes=ring + (kernel_h * pitch * itemsize if padded else 0),
-        in_place=over_residual(node) if residual else frozenset({"x"} if padded and overwrites(g) else ()),
-        row_function=f"{function}_row",
-        rows=together,
-        row_instructions=groups * (calls * -(-together * width // 3) * per_three + streamed)
-        + calls
-        * (28 * quads * itemsize + 100 + groups * rest_of_three(together * width % 3, 0, outputs_bytes, residual)),
+        driver=f"pg_conv2d_dsp_{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}",
+        asks="flag",
+        per_block=made.per_block + operand_of_three(4 * made.quads, g.x.dtype.bytes),
+        rest=lambda windows: rest_of_three(windows, 0, outputs * g.y.dtype.bytes, residual),
     )
-    return choice if residual or groups > 1 else apart(choice, made, g.y)
-
-
-def rows_together(g: Geometry, pixels: int) -> int:
-    """Output rows of one call for rows: more than one where they fill blocks of so many pixels better."""
-    height, width, _ = g.y.step_shape
-    best = 1
-    for rows in (2, 3, 4):
-        saved = -(-best * width // pixels) / best - -(-rows * width // pixels) / rows
-        if height % rows == 0 and g.attrs.dilation[0] == 1 and g.attrs.groups == 1 and saved > 0.01 * width / pixels:
-            best = rows
-    return best
-
-
-def windows_of(g: Geometry, *, straight: bool) -> float:
-    """Instructions that gather every window of one group: rows inside the map at once, others tap by tap."""
-    (height, width, _), (_, kernel_h, kernel_w, inputs) = g.y.step_shape, g.w
-    row_bytes = kernel_w * inputs * g.x.dtype.bytes
-    seen, empty = rows_inside(g), height * kernel_h - rows_inside(g)
-    across, down = (inside(g, 1), kernel_h * inside(g, 0)) if straight else (0, 0)
-    per_byte = 0.95 if inputs * g.x.dtype.bytes % 4 == 0 else 2.3  # the C library's memcpy
-    by_rows = across * (down * (copy(row_bytes) + 18) + (seen - down) * (45 + per_byte * row_bytes))
-    by_taps = (width - across) * seen * (32 + 39 * kernel_w + per_byte * row_bytes)
-    return 36 * height * width + by_rows + by_taps + width * empty * (32 + 0.97 * row_bytes)
+    return choice if residual or g.attrs.groups > 1 else apart(choice, made, g.y)
 
 
 _FORMS = (

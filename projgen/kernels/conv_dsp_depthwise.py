@@ -12,7 +12,7 @@ import numpy.typing as npt
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
 from projgen.kernels.conv import Geometry, geometry
-from projgen.kernels.conv_dsp import Parameters, call, is_clamped
+from projgen.kernels.conv_blocks import Parameters, call, is_clamped
 from projgen.kernels.conv_dsp_layouts import as_words, halves, signed, words
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import matrix_numerics

@@ -6,7 +6,8 @@ from functools import partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.kernels.conv import geometry, over_residual, overwrites, window_field
-from projgen.kernels.conv_dsp import CTYPES, RING, SIZES, apart, call, matrix, no_other, residual_copy
+from projgen.kernels.conv_blocks import CTYPES, RING, call, residual_copy
+from projgen.kernels.conv_dsp import SIZES, apart, matrix, no_other
 from projgen.kernels.costs_dsp import copy, operand_of_three
 from projgen.kernels.linear import SUFFIX, matrix_numerics
 from projgen.kernels.record import KernelChoice, KernelDef, TableRef
@@ -29,7 +30,7 @@ def _direct(graph: Graph, node: Node, _target: Target, *, size: str) -> KernelCh
     if (residual and outputs % 2) or no_other(node, g, size):
         return None
     made = matrix(graph, node, g, size=size)
-    before = 24 * made.layout.quads + -(-3 * outputs * g.y.dtype.bytes // 4) * 4
+    before = 24 * made.quads + -(-3 * outputs * g.y.dtype.bytes // 4) * 4
     function = f"pg_conv2d_direct_dsp_{made.variant}{'_sum' if residual else ''}"
     types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     driver = f"pg_conv2d_direct_dsp_{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}"
@@ -48,7 +49,7 @@ def _direct(graph: Graph, node: Node, _target: Target, *, size: str) -> KernelCh
             "matrix": made.field,
             "window": window_field(g, matrix_numerics(node).input_zero_point),
             "groups": 1,
-            "group_words": made.layout.group_words,
+            "group_words": made.stream.data.size,
             "pitch": pitch,
             "ring": before // itemsize,
             "rows": 1,

@@ -11,7 +11,7 @@ import numpy as np
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType, TensorType
 from projgen.kernels.conv import Geometry, geometry, over_residual
-from projgen.kernels.conv_dsp import CTYPES, Parameters, call, is_clamped, residual_copy
+from projgen.kernels.conv_blocks import CTYPES, Parameters, call, is_clamped, residual_copy
 from projgen.kernels.conv_dsp_winograd_layouts import Quad, Stride2Stream, Winograd1dStream, Winograd2dStream
 from projgen.kernels.costs_dsp import copy
 from projgen.kernels.layouts import table

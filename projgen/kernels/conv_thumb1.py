@@ -13,18 +13,18 @@ import numpy.typing as npt
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
 from projgen.kernels.conv import Geometry, geometry, over_residual, overwrites, window_field
-from projgen.kernels.conv_dsp import Parameters, call, is_clamped
+from projgen.kernels.conv_blocks import Core, Matrix, Parameters, call, is_clamped, side_by_side
 from projgen.kernels.conv_dsp_layouts import as_words, signed
 from projgen.kernels.conv_thumb2_layouts import byte_words, bytes_of
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import matrix_numerics, peak
 from projgen.kernels.packed import largest_accumulator
-from projgen.kernels.record import Block, KernelChoice, KernelDef, Table, TableRef
+from projgen.kernels.record import Block, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
 Array = npt.NDArray[np.generic]
 
-PIXELS: Final = 4  # of a block
+CORE: Final = Core("thumb1", pixels=4, operand=16)
 RING: Final = 8192  # bytes of padded rows that are worth keeping
 MIDDLE: Final = 32766  # of |sum| / 2^16 and m / 2^16 together: below it their middle products fit 32 bits
 
@@ -57,27 +57,6 @@ class PixelStream:
         columns = {"b": 0, "m": -1, **({"f": -2} if self.residual else {})}
         words = {role: signed(rows[:, at]).astype(np.int32) for role, at in columns.items()}
         return {"w": w.reshape(self.shape).astype(np.int8)} | words
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Matrix:
-    """The block that takes four pixels through the matrix of one node.
-
-    Attributes:
-        block: emitted code; its function is ``block.function``.
-        variant: what tells its callers apart, for their names.
-        stream: the constants.
-        quads: of inputs.
-        field: initialiser of ``pg_conv_thumb1_matrix``.
-        per_block: instructions for four pixels.
-    """
-
-    block: Block
-    variant: str
-    stream: Table
-    quads: int
-    field: tuple[int, ...]
-    per_block: float
 
 
 def halves_fit(graph: Graph, node: Node) -> bool:
@@ -140,35 +119,21 @@ def _pointwise(graph: Graph, node: Node, _target: Target) -> KernelChoice | None
     made, residual = _matrix(graph, node, g), "residual" in node.inputs
     height, width, outputs = g.y.step_shape
     inputs, pixels = g.w[3], height * width
-    function = f"pg_pointwise_thumb1_{made.variant}{'_sum' if residual else ''}"
-    driver, struct = f"pg_pointwise_thumb1_{'residual' if residual else 's8'}", "pg_pointwise_thumb1_params"
-    types = ("int8_t", "int8_t")
     per_four = made.per_block + _pack(inputs) + 16
-    return KernelChoice(
+    return side_by_side(
+        CORE,
+        node,
+        g,
+        made,
         kernel=f"pointwise{'_residual' if residual else ''}_thumb1",
-        function=function,
-        struct=struct,
-        fields={
-            "stream": TableRef("stream"),
-            "matrix": made.field,
-            "pixels": pixels,
-            "row_pixels": width,
-            "inputs": inputs,
-        },
-        tables=(made.stream,),
-        sources=("pg_pointwise_thumb1.h",),
-        blocks=(
-            made.block,
-            call(function, driver, struct, types, made.block.function, residual=residual, core="thumb1"),
-        ),
-        instructions=-(-pixels // PIXELS) * per_four
-        + _rest(pixels % PIXELS, outputs, inputs)
+        driver=f"pg_pointwise_thumb1_{'residual' if residual else 's8'}",
+        instructions=-(-pixels // CORE.pixels) * per_four
+        + _rest(pixels % CORE.pixels, outputs, inputs)
         + 2.0 * residual * g.y.elements
         + 40,
-        scratch_bytes=64 * made.quads + PIXELS * (outputs + inputs),
-        in_place=over_residual(node) if residual else frozenset({"x"} if outputs <= inputs else ()),
-        row_function=f"{function}_row",
-        row_instructions=height * (-(-width // PIXELS) * per_four + _rest(width % PIXELS, outputs, inputs) + 40),
+        row_instructions=height
+        * (-(-width // CORE.pixels) * per_four + _rest(width % CORE.pixels, outputs, inputs) + 40),
+        scratch_bytes=64 * made.quads + CORE.pixels * (outputs + inputs),
     )
 
 
@@ -185,9 +150,9 @@ def _conv2d(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     made, residual = _matrix(graph, node, g), "residual" in node.inputs
     function = f"pg_conv2d_thumb1_{made.variant}{'_sum' if residual else ''}"
     driver, struct = f"pg_conv2d_thumb1_{'residual' if residual else 's8'}", "pg_conv2d_thumb1_params"
-    ring = 64 * made.quads + -(-PIXELS * outputs // 4) * 4
+    ring = 64 * made.quads + -(-CORE.pixels * outputs // 4) * 4
     per_four = made.per_block + kernel_h * (_pack(kernel_w * channels) + 14) + 20
-    per_row = -(-width // PIXELS) * per_four + _rest(width % PIXELS, outputs) + 40
+    per_row = -(-width // CORE.pixels) * per_four + _rest(width % CORE.pixels, outputs) + 40
     line = 30.0 + 5.0 * in_w * channels
     loaded = (height - 1) * stride[0] + kernel_h
     return KernelChoice(

@@ -6,57 +6,32 @@ are separated exactly where |sum| < 2^23, which is proven from the weights; else
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from projgen.ir.attrs import Conv2d
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType, TensorType
-from projgen.kernels.conv import Geometry, geometry, over_residual, overwrites, window_field
-from projgen.kernels.conv_dsp import (
-    CTYPES,
-    GATHER_WORDS,
-    RING,
+from projgen.kernels.conv import Geometry, geometry
+from projgen.kernels.conv_blocks import (
+    Core,
+    Matrix,
     Parameters,
-    call,
+    gathered,
     is_clamped,
     is_packed,
     residual_copy,
-    rows_together,
-    windows_of,
+    side_by_side,
 )
 from projgen.kernels.conv_thumb2_layouts import PixelPairStream
-from projgen.kernels.costs_dsp import copy, gather
 from projgen.kernels.costs_thumb2 import matrix_block, pack_six, rest_of_six, rest_of_windows
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import SUFFIX, matrix_numerics, rows_of
-from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, Table, TableRef
+from projgen.kernels.record import Block, KernelChoice, KernelDef
 from projgen.targets import Target
 
-PIXELS = 6  # of a block
+CORE = Core("thumb2", pixels=6, operand=12)
 UNROLLED_QUADS = 16  # quads of inputs up to which the block is straight-line code
 THUMB2 = frozenset({"thumb2"})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Matrix:
-    """The block that takes six pixels through the matrix of one node.
-
-    Attributes:
-        block: emitted code; its function is ``block.function``.
-        variant: what tells its drivers apart, for their names.
-        stream: the constants.
-        layout: their order.
-        field: initialiser of ``pg_conv_thumb2_matrix``.
-        per_block: instructions for six pixels of one group.
-    """
-
-    block: Block
-    variant: str
-    stream: Table
-    layout: PixelPairStream
-    field: tuple[int, ...]
-    per_block: float
 
 
 def fits(graph: Graph, node: Node) -> bool:
@@ -93,7 +68,7 @@ def matrix(graph: Graph, node: Node, g: Geometry, *, looped: bool) -> Matrix:
         Block("conv_thumb2_matrix.h.j2", function, tuple(parameters.items())),
         variant,
         table("stream", layout, constants, "start values, weights and multipliers in reading order"),
-        layout,
+        layout.quads,
         (layout.quads, outputs, g.w[0] * g.y.dtype.bytes, requant.zero_point, requant.low, requant.high),
         per_block,
     )
@@ -125,45 +100,22 @@ def _pixels(graph: Graph, node: Node, g: Geometry, name: str, *, looped: bool) -
     made = matrix(graph, node, g, looped=looped)
     height, width, outputs = g.y.step_shape
     inputs, pixels, size = g.w[3], height * width, g.y.dtype.bytes
-    function = f"pg_pointwise_thumb2_{made.variant}{'_sum' if residual else ''}"
-    driver = f"pg_pointwise_thumb2_{'residual' if residual else SUFFIX[g.y.dtype]}"
-    types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
     per_six = made.per_block + pack_six(inputs) + 20
-    spill = PIXELS * (outputs * size + inputs) if pixels % PIXELS or width % PIXELS else 0
-    row_rest = rest_of_six(width % PIXELS, inputs, outputs, size, residual=residual)
-    return KernelChoice(
+    spill = CORE.pixels * (outputs * size + inputs) if pixels % CORE.pixels or width % CORE.pixels else 0
+    row_rest = rest_of_six(width % CORE.pixels, inputs, outputs, size, residual=residual)
+    return side_by_side(
+        CORE,
+        node,
+        g,
+        made,
         kernel=f"{name}{'_looped' if looped else ''}",
-        function=function,
-        struct="pg_pointwise_thumb2_params",
-        fields={
-            "stream": TableRef("stream"),
-            "matrix": made.field,
-            "pixels": pixels,
-            "row_pixels": width,
-            "inputs": inputs,
-        },
-        tables=(made.stream,),
-        sources=("pg_pointwise_thumb2.h",),
-        blocks=(
-            made.block,
-            call(
-                function,
-                driver,
-                "pg_pointwise_thumb2_params",
-                types,
-                made.block.function,
-                residual=residual,
-                core="thumb2",
-            ),
-        ),
-        instructions=-(-pixels // PIXELS) * per_six
-        + rest_of_six(pixels % PIXELS, inputs, outputs, size, residual=residual)
+        driver=f"pg_pointwise_thumb2_{'residual' if residual else SUFFIX[g.y.dtype]}",
+        instructions=-(-pixels // CORE.pixels) * per_six
+        + rest_of_six(pixels % CORE.pixels, inputs, outputs, size, residual=residual)
         + residual_copy(node, g)
         + 36,
-        scratch_bytes=48 * made.layout.quads + spill,
-        in_place=over_residual(node) if residual else frozenset({"x"} if outputs * size <= inputs else ()),
-        row_function="" if node.op == "linear" else f"{function}_row",
-        row_instructions=height * (-(-width // PIXELS) * per_six + row_rest + 40),
+        row_instructions=height * (-(-width // CORE.pixels) * per_six + row_rest + 40),
+        scratch_bytes=48 * made.quads + spill,
     )
 
 
@@ -171,90 +123,18 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
     g = geometry(graph, node)
     if g.is_depthwise or not fits(graph, node):
         return None
-    together = rows_together(g, PIXELS)
-    residual = "residual" in node.inputs
+    residual, outputs = "residual" in node.inputs, g.w[0] // g.attrs.groups
     made = matrix(graph, node, g, looped=looped)
-    height, width, channels = g.y.step_shape
-    _, kernel_h, kernel_w, inputs = g.w
-    groups = g.attrs.groups
-    channels_in, outputs_bytes = g.x.step_shape[2], channels // groups * g.y.dtype.bytes
-    row_bytes = kernel_w * inputs
-    straight = groups == 1 and (kernel_w == 1 or g.attrs.dilation[1] == 1)
-    words = kernel_h * -(-row_bytes // 4)
-    pitch = (g.x.step_shape[1] + sum(g.attrs.padding[2:])) * inputs
-    padded = straight and g.attrs.dilation[0] == 1 and words <= GATHER_WORDS and kernel_h * pitch <= RING
-    gather_block = f"pg_window_gather_{kernel_h}x{row_bytes}" if padded else ""
-    kind = f"{kernel_h}x{row_bytes}" if padded else "any" if straight else "strided"
-    function = f"pg_conv2d_thumb2_{made.variant}_{kind}{'_sum' if residual else ''}"
-    types = (CTYPES[g.x.dtype], CTYPES[g.y.dtype])
-    driver = f"pg_conv2d_thumb2_{'residual_' if residual else ''}{SUFFIX[g.y.dtype]}_{'padded' if padded else kind}"
-    parameters: Parameters = {
-        "function": driver,
-        "x": types[0],
-        "y": types[1],
-        "straight": int(straight),
-        "padded": int(padded),
-        "residual": int(residual),
-        "core": "thumb2",
-        "pixels": PIXELS,
-        "operand": 2 * PIXELS,
-    }
-    blocks = [made.block]
-    if padded:
-        rows: Parameters = {"function": gather_block, "rows": kernel_h, "bytes": row_bytes}
-        blocks.append(Block("window_gather.h.j2", gather_block, tuple(rows.items())))
-    blocks.append(Block("conv_im2col.h.j2", driver, tuple(parameters.items())))
-    names = f"{made.block.function}, {gather_block}" if padded else made.block.function
-    blocks.append(call(function, driver, "pg_conv2d_thumb2_params", types, names, residual=residual, core="thumb2"))
-    quads, pixels = made.layout.quads, height * width
-    ring = 72 * quads + -(-PIXELS * outputs_bytes // 4) * 4
-    fields: dict[str, Field] = {
-        "stream": TableRef("stream"),
-        "matrix": made.field,
-        "window": window_field(g, matrix_numerics(node).input_zero_point),
-        "groups": groups,
-        "group_words": channels // groups * made.layout.output_words,
-        "pitch": pitch,
-        "ring": ring,
-        "rows": together,
-    }
-    per_six = made.per_block + pack_six(4 * quads) + 20
-    if padded:
-        kept = max(kernel_h - g.attrs.stride[0], 0)
-        line = copy(g.x.step_shape[1] * channels_in) + 47
-        shifted = height * (copy(kept * pitch) + 22)
-        gathered = pixels * (gather(kernel_h, row_bytes) + 24)
-        windows: float = shifted + (height * (kernel_h - kept) + kept) * line + gathered
-        streamed: float = gathered + height * kernel_h * (line + 0.7 * pitch)
-    else:
-        windows = windows_of(g, straight=straight)
-        streamed = windows_of(g, straight=False)
-    calls = height // together
-    return KernelChoice(
+    return gathered(
+        CORE,
+        node,
+        g,
+        made,
         kernel=f"conv2d{'_residual' if residual else ''}_thumb2{'_looped' if looped else ''}",
-        function=function,
-        struct="pg_conv2d_thumb2_params",
-        fields=fields,
-        tables=(made.stream,),
-        sources=("pg_conv2d_thumb2.h",),
-        blocks=tuple(blocks),
-        instructions=groups
-        * (
-            -(-pixels // PIXELS) * per_six
-            + windows
-            + rest_of_windows(pixels % PIXELS, outputs_bytes, residual=residual)
-        )
-        + 28 * quads
-        + 80
-        + (0.7 * pitch * kernel_h if padded else 0)
-        + residual_copy(node, g),
-        scratch_bytes=ring + (kernel_h * pitch if padded else 0),
-        in_place=over_residual(node) if residual else frozenset({"x"} if padded and overwrites(g) else ()),
-        row_function=f"{function}_row",
-        rows=together,
-        row_instructions=groups * (calls * -(-together * width // PIXELS) * per_six + streamed)
-        + calls
-        * (28 * quads + 100 + groups * rest_of_windows(together * width % PIXELS, outputs_bytes, residual=residual)),
+        driver=f"pg_conv2d_thumb2_{'residual_' if residual else ''}{SUFFIX[g.y.dtype]}",
+        asks=int(residual),
+        per_block=made.per_block + pack_six(4 * made.quads) + 20,
+        rest=lambda windows: rest_of_windows(windows, outputs * g.y.dtype.bytes, residual=residual),
     )
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
 from projgen.kernels.conv import geometry
-from projgen.kernels.conv_dsp import Parameters, call, is_clamped
+from projgen.kernels.conv_blocks import Parameters, call, is_clamped
 from projgen.kernels.conv_thumb1 import halves_fit
 from projgen.kernels.layouts import table
 from projgen.kernels.linear import matrix_numerics

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
 from projgen.kernels.conv import geometry
-from projgen.kernels.conv_dsp import Parameters, is_clamped
+from projgen.kernels.conv_blocks import Parameters, is_clamped
 from projgen.kernels.conv_dsp_layouts import as_words, signed
 from projgen.kernels.costs_thumb2 import depthwise_channel, depthwise_plane
 from projgen.kernels.layouts import table

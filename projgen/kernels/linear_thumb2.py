@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.conv_dsp import CTYPES, Parameters, is_clamped, is_packed
+from projgen.kernels.conv_blocks import CTYPES, Parameters, is_clamped, is_packed
 from projgen.kernels.conv_dsp_layouts import as_words, signed
 from projgen.kernels.conv_thumb2_layouts import byte_words, bytes_of
 from projgen.kernels.costs_thumb2 import linear_block, linear_widen

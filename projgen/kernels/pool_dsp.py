@@ -9,7 +9,7 @@ from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import PoolNumerics
 from projgen.ir.types import DType
 from projgen.kernels import pool
-from projgen.kernels.conv_dsp import Parameters
+from projgen.kernels.conv_blocks import Parameters
 from projgen.kernels.record import Block, KernelChoice, KernelDef
 from projgen.targets import Target
 

@@ -16,7 +16,7 @@ from projgen.ir.graph import Array, Graph, Node
 from projgen.ir.interpreter import run_float
 from projgen.ir.numerics import LstmNumerics
 from projgen.ir.types import TIME
-from projgen.kernels.conv_dsp import is_packed
+from projgen.kernels.conv_blocks import is_packed
 from projgen.kernels.recurrent_dsp import fits_pairs, joint_sides, sides
 from projgen.quant import equalise
 from projgen.quant.calibrate import Calibration, calibrate
