@@ -7,7 +7,7 @@ from functools import cache, partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.kernels import conv_mve_block as blocks
-from projgen.kernels.conv import Geometry, geometry, overwrites, window_field
+from projgen.kernels.conv import Geometry, geometry, overwrites
 from projgen.kernels.linear import matrix_numerics
 from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
@@ -15,6 +15,7 @@ from projgen.targets import Target
 OPERAND = 1024  # bytes of pixels that a pointwise convolution copies at once
 SLACK = 16  # bytes after the last pixel that a vector load may touch
 ROW_BYTES = 128  # of a window's row up to which windows are gathered
+_LARGEST = (1 << 16) - 1  # of what parameters keep in 16 bits
 
 
 def word_pitch(channels: int, itemsize: int) -> int:
@@ -22,10 +23,10 @@ def word_pitch(channels: int, itemsize: int) -> int:
     return -(-channels * itemsize // 4) * 4
 
 
-def copied(pixels: int, channels: int, itemsize: int, pitch: int) -> float:
-    """Instructions of ``pg_conv_mve_pixels`` from a dense row."""
+def copied(pixels: int, channels: int, itemsize: int, pitch: int, *, dense: bool = True) -> float:
+    """Instructions of ``pg_conv_mve_pixels`` from a row, which is ``dense`` where no channels of others lie between."""
     count = channels * itemsize
-    if count == pitch:
+    if count == pitch and dense:
         return pixels * count / 7.1 + 14
     return pixels * (6 + 3 * -(-count // 16)) + 8
 
@@ -47,7 +48,7 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, shared: bool) -> Ke
     if shared and pitch == word_pitch(inputs, itemsize):
         return None
     made = blocks.make(graph, node, g, blocks.lines(1, 1, 1, 1, pixels, pitch, vectors), flat=True)
-    if made is None:
+    if made is None or max(inputs * itemsize, pitch) > _LARGEST:
         return None
     operand = pixels * max(1, min(total // pixels, OPERAND // (pixels * pitch)))
     function = f"pg_pointwise_mve_{made.variant}_v{vectors}_p{pixels}_b{pitch}"
@@ -71,8 +72,9 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, shared: bool) -> Ke
             "block": made.field,
             "pixels": total,
             "row_pixels": width,
-            "inputs": inputs,
-            "outputs": outputs,
+            "together": pixels,
+            "inputs": inputs * itemsize,
+            "outputs": outputs * g.y.dtype.bytes,
             "pitch": pitch,
             "operand": operand,
         },
@@ -89,22 +91,16 @@ def _pointwise(graph: Graph, node: Node, _target: Target, *, shared: bool) -> Ke
 
 
 def _spread(node: Node, g: Geometry, made: blocks.Made, choice: KernelChoice) -> KernelChoice:
-    """A kernel that can write its output pixels apart: without groups it uses the channels of the output for steps
-    between pixels alone."""
+    """A kernel that can write its output pixels apart: only its block and its steps between pixels know."""
     if "residual" in node.inputs or g.attrs.groups > 1:
         return choice
 
     @cache
     def pitched(pitch: int) -> KernelChoice | None:
-        field, elements = blocks.spread(made, g, pitch), pitch // g.y.dtype.bytes
+        field, step = blocks.spread(made, g, pitch), "out" if "out" in choice.fields else "outputs"
         if field is None:
             return None
-        fields = {**choice.fields, "block": field}
-        if "window" in fields:
-            window = window_field(g, matrix_numerics(node).input_zero_point)
-            fields["window"] = (*window[:5], elements, *window[6:])
-        else:
-            fields["outputs"] = elements
+        fields = {**choice.fields, "block": field, step: pitch}
         return replace(choice, fields=fields, pitch=pitch, in_place=frozenset())
 
     return replace(choice, pitched=pitched)
@@ -134,7 +130,7 @@ class Ring:
         count: lines.
         columns: pixels of a row that lie under windows.
         filled: instructions to fill and load the lines for all output rows of one group.
-        loads: instructions to load one line and, row by row, to fill its sides.
+        loads: instructions to load one line.
     """
 
     pitch: int
@@ -148,11 +144,6 @@ class Ring:
     def bytes(self) -> int:
         return self.count * self.line
 
-    @property
-    def field(self) -> tuple[int, ...]:
-        """Initialiser of ``pg_conv_mve_lines``."""
-        return (self.pitch, self.line, self.count, self.columns)
-
 
 def ring(g: Geometry, pitch: int, channels: int) -> Ring:
     """The lines of a convolution with pixels of ``pitch`` bytes, ``channels`` of which are loaded at once."""
@@ -164,9 +155,9 @@ def ring(g: Geometry, pitch: int, channels: int) -> Ring:
     line = -(-width * pitch // 4) * 4
     touched = {oy * stride[0] + i for oy in range(out_h) for i in range(count)}
     inside = sum(0 <= row - top < in_h for row in touched)
-    loads = copied(columns, channels, g.x.dtype.bytes, pitch) + 42
-    filled = count * line / 8 + 15 + inside * loads + (len(touched) - inside) * (columns * pitch / 8 + 40)
-    return Ring(pitch, line, count, columns, filled, loads + 30)
+    loads = copied(columns, channels, g.x.dtype.bytes, pitch, dense=channels == g.x.step_shape[2]) + 68
+    filled = inside * loads + (len(touched) - inside) * (line / 8 + 40)
+    return Ring(pitch, line, count, columns, filled, loads)
 
 
 def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
@@ -180,7 +171,8 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
     vectors = -(-inputs * itemsize // 16)
     walk = blocks.lines(kernel_h, kernel_w, g.attrs.stride[1], g.attrs.dilation[1], pixels, lines.pitch, vectors)
     made = blocks.make(graph, node, g, walk, flat=False)
-    if made is None:
+    fields = None if made is None else _fields(node, g, made, lines, 0, 0)
+    if made is None or fields is None:
         return None
     function = made.block.function.replace("pg_conv_mve_", "pg_conv2d_mve_")
     residual, outputs = "residual" in node.inputs, g.w[0] // g.attrs.groups
@@ -188,16 +180,15 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
     call = call_of(function, "pg_conv2d_mve", struct, g, (made.block,), residual=int(residual), row=1)
     per_row = -(-width // pixels) * made.per_block + (2 if width % pixels else 1) * (35 + 4 * kernel_h)
     per_row += 45 + 9 * kernel_h
-    strided = 12.5 * lines.columns * g.x.step_shape[0] if g.attrs.groups > 1 else 0.0  # channels beside others'
     choice = KernelChoice(
         kernel="conv2d_residual_mve" if residual else "conv2d_mve",
         function=function,
         struct=struct,
-        fields=_fields(node, g, made, lines, 0, 0),
+        fields=fields,
         tables=(made.stream,),
         sources=("pg_conv2d_mve.h",),
         blocks=(made.block, call),
-        instructions=g.attrs.groups * (height * per_row + lines.filled + strided) + 90,
+        instructions=g.attrs.groups * (height * per_row + lines.filled) + 90,
         scratch_bytes=lines.bytes + SLACK,
         in_place=_in_place(
             node,
@@ -210,16 +201,59 @@ def _over_lines(graph: Graph, node: Node, _target: Target) -> KernelChoice | Non
     return _spread(node, g, made, choice)
 
 
-def _fields(node: Node, g: Geometry, made: blocks.Made, lines: Ring, operand: int, pitch: int) -> dict[str, Field]:
+def _fields(
+    node: Node, g: Geometry, made: blocks.Made, lines: Ring, operand: int, window: int
+) -> dict[str, Field] | None:
+    zero_point = matrix_numerics(node).input_zero_point
+    over_lines = line_fields(
+        g, lines, zero_point, groups=g.attrs.groups, together=made.pixels, operand=operand, window=window
+    )
+    if over_lines is None:
+        return None
     return {
         "stream": TableRef("stream"),
         "block": made.field,
-        "window": window_field(g, matrix_numerics(node).input_zero_point),
-        "lines": lines.field,
-        "groups": g.attrs.groups,
+        **over_lines,
         "group_words": made.layout.group_words,
+    }
+
+
+def line_fields(
+    g: Geometry, lines: Ring, zero_point: int, *, groups: int, together: int, operand: int = 0, window: int = 0
+) -> dict[str, Field] | None:
+    """What ``pg_conv2d_mve_params`` says of the maps and of the lines; None where a number takes more than 16 bits."""
+    (in_h, in_w, in_c), (out_h, out_w, out_c) = g.x.step_shape, g.y.step_shape
+    itemsize, size = g.x.dtype.bytes, g.y.dtype.bytes
+    word = (zero_point & 0xFF) * 0x01010101 if itemsize == 1 else (zero_point & 0xFFFF) * 0x00010001
+    narrow = {
+        "in_h": in_h,
+        "out_h": out_h,
+        "kernel_h": g.w[1],
+        "stride_h": g.attrs.stride[0],
+        "dilation_h": g.attrs.dilation[0],
+        "pad_top": g.attrs.padding[0],
+        "count": lines.count,
+        "left": g.attrs.padding[2] * lines.pitch,
+        "pitch": lines.pitch,
+        "step": g.attrs.stride[1] * lines.pitch,
+        "pixel": in_c * itemsize,
+        "inputs": in_c // groups * itemsize,
+        "out": out_c * size,
+        "outputs": out_c // groups * size,
+        "groups": groups,
+        "together": together,
         "operand": operand,
-        "pitch": pitch,
+        "window": window,
+    }
+    if max(narrow.values()) > _LARGEST:
+        return None
+    return {
+        "padding": word,
+        "row": in_w * in_c * itemsize,
+        "line": lines.line,
+        "out_w": out_w,
+        "columns": lines.columns,
+        **narrow,
     }
 
 
@@ -260,6 +294,9 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         return None
     lines, step = ring(g, inputs * itemsize, inputs), g.attrs.stride[1] * inputs * itemsize
     operand = pixels * max(1, min(total // pixels, OPERAND // (pixels * pitch)))
+    fields = _fields(node, g, made, lines, operand, pitch)
+    if fields is None:
+        return None
     gather = f"pg_conv_mve_gather_{kernel_h}x{row_bytes}_{step}_{pitch}"
     window: blocks.Parameters = {
         "function": gather,
@@ -282,7 +319,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         kernel="conv2d_mve_gathered",
         function=function,
         struct=struct,
-        fields=_fields(node, g, made, lines, operand, pitch),
+        fields=fields,
         tables=(made.stream,),
         sources=("pg_conv2d_mve.h",),
         blocks=(*used, call),
@@ -291,7 +328,7 @@ def _gathered(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         + total * per_window
         + gathers * (20 + 2 * kernel_h)
         + lines.filled
-        + height * (20 + 9 * kernel_h)
+        + height * (8 + 9 * kernel_h)
         + 100,
         scratch_bytes=(operand + pixels - 1) * pitch + SLACK + lines.bytes + SLACK,
         in_place=frozenset({"x"} if overwrites(g) else ()),

@@ -144,7 +144,7 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
     }
     pairs = (outputs + 1) // 2
     span = 2 * size if outputs == 1 else outputs * size
-    around = 15 + (0 if wide_y else 2) + (2 if requant.shift else 0) + (6 - (0 if wide_y else 1) if clamped else 0)
+    around = 15 + (0 if wide_y else 2) + (2 if requant.shift else 0) + (7 - (0 if wide_y else 1) if clamped else 0)
     around += 4 * odd + (walk.rows if walk.rows > 1 else 0)
     around += 5 + 2 * walk.rows if looped else 0
     around += 7 if residual else 0
@@ -160,9 +160,6 @@ def make(graph: Graph, node: Node, g: Geometry, walk: Lines, *, flat: bool) -> M
             *_places(g, walk.pixels, g.w[0] * size),
             walk.pixels * walk.stride * walk.pitch,
             walk.pixels * g.w[0] * size - span,
-            walk.pixels,
-            int(wide_x),
-            int(wide_y),
         ),
         table(
             "stream",
@@ -187,8 +184,8 @@ def spread(made: Made, g: Geometry, pitch: int) -> tuple[int, ...] | None:
     """``made.field`` for output pixels ``pitch`` bytes apart; None where they are too far apart."""
     if 3 * pitch + 2 >= 1 << 16:
         return None
-    first, last = made.field[:4], made.field[10:]
-    return (*first, *_places(g, made.pixels, pitch), made.field[8], made.pixels * pitch - made.field[0], *last)
+    first, line_step = made.field[:4], made.field[8]
+    return (*first, *_places(g, made.pixels, pitch), line_step, made.pixels * pitch - made.field[0])
 
 
 def _plain(walk: Lines) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from functools import partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
-from projgen.kernels.conv import Geometry, geometry, overwrites, window_field
-from projgen.kernels.conv_mve import SLACK, call_of, ring
+from projgen.kernels.conv import Geometry, geometry, overwrites
+from projgen.kernels.conv_mve import SLACK, call_of, line_fields, ring
 from projgen.kernels.conv_mve_block import Parameters, fits
 from projgen.kernels.conv_mve_layouts import LaneStream, PatchStream
 from projgen.kernels.layouts import table
@@ -223,6 +223,9 @@ def _any(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     if max(step, outputs) > 4095 or kernel_h * kernel_w > UNROLLED_TAPS:
         return None
     lines = ring(g, channels * itemsize, channels)
+    over_lines = line_fields(g, lines, matrix_numerics(node).input_zero_point, groups=1, together=1)
+    if over_lines is None:
+        return None
     clamped = (requant.low, requant.high) != (g.y.dtype.low, g.y.dtype.high)
     variant = f"{SUFFIX[g.x.dtype]}_{SUFFIX[g.y.dtype]}_{kernel_h}x{kernel_w}_{outputs}_of_{channels}_{step}"
     variant += (f"_shift{requant.shift}" if requant.shift else "") + ("_clamped" if clamped else "")
@@ -243,7 +246,7 @@ def _any(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     call = call_of(function, "pg_conv2d_mve", struct, g, (block,), residual=0, row=1)
     several = outputs != channels
     per_tap = 4 if step <= 127 and not several else 5
-    per_quad = 15 + kernel_h * (3 + per_tap * kernel_w) + (1 if requant.shift else 0) + (4 if clamped else 0)
+    per_quad = 15 + kernel_h * (3 + per_tap * kernel_w) + (1 if requant.shift else 0) + (5 if clamped else 0)
     per_pixel = -(-outputs // 4) * per_quad + 9 + 3 * kernel_h
     height, width, _ = g.y.step_shape
     layout = LaneStream(g.w, channels, itemsize)
@@ -256,14 +259,9 @@ def _any(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
             "stream": TableRef("stream"),
             "block": (
                 *(outputs * size, requant.zero_point, requant.low, requant.high, 0, 0, 0, 0),
-                *(g.attrs.stride[1] * channels * itemsize, 0, 1, int(itemsize == 2), int(size == 2)),
+                *(g.attrs.stride[1] * channels * itemsize, 0),
             ),
-            "window": window_field(g, matrix_numerics(node).input_zero_point),
-            "lines": lines.field,
-            "groups": 1,
-            "group_words": 0,
-            "operand": 0,
-            "pitch": 0,
+            **over_lines,
         },
         tables=(table("stream", layout, constants, "bias, weights and halved multipliers of four outputs"),),
         sources=("pg_conv2d_mve.h",),

@@ -1,144 +1,116 @@
 /* SPDX-License-Identifier: MIT-0
  *
  * Convolutions of any geometry for cores with MVE (Helium): blocks that read padded lines in scratch, or
- * windows gathered from them. Row r of the padded map lies in line r % lines.
+ * windows gathered from them. Row r of the padded map lies in line r % count. Sizes are bytes, so that int8
+ * and int16 maps take the same way.
  */
 #ifndef PG_CONV2D_MVE_H
 #define PG_CONV2D_MVE_H
 
 #include "pg_conv_mve.h"
-#include "pg_window.h"
 
 #define PG_CONV2D_MVE_ROWS 16 /* of the largest kernel */
 
 typedef struct {
-    int32_t pitch;   /* bytes of a pixel */
-    int32_t bytes;   /* of a line */
-    int32_t count;   /* rows under a window, those between its taps included */
-    int32_t columns; /* pixels of a row of the map that lie under windows */
-} pg_conv_mve_lines;
-
-typedef struct {
     const uint32_t *stream; /* weights, start values and multipliers in reading order, group by group */
     pg_conv_mve_block block;
-    pg_window window; /* out_c: elements from one output pixel to the next where there are no groups */
-    pg_conv_mve_lines lines;
-    int32_t groups;
+    uint32_t padding;    /* a word of zero points */
+    int32_t row;         /* bytes of a row of the map */
+    int32_t line;        /* bytes of a line */
     int32_t group_words; /* of the stream */
-    int32_t operand;     /* windows that are gathered at once, a multiple of the block's; 0: none are */
-    int32_t pitch;       /* bytes of a gathered window */
+    int32_t out_w;       /* columns of the outputs */
+    int32_t columns;     /* pixels of a row of the map that lie under windows */
+    uint16_t in_h;       /* rows of the map, and of the outputs */
+    uint16_t out_h;
+    uint16_t kernel_h;
+    uint16_t stride_h;
+    uint16_t dilation_h;
+    uint16_t pad_top;
+    uint16_t count;   /* lines: rows under a window, those between its taps included */
+    uint16_t left;    /* bytes of a line before the map's pixels */
+    uint16_t pitch;   /* bytes of a pixel of a line */
+    uint16_t step;    /* bytes of a line from one window to the next */
+    uint16_t pixel;   /* bytes of a pixel of the map */
+    uint16_t inputs;  /* those of a group */
+    uint16_t out;     /* bytes from one output pixel to the next */
+    uint16_t outputs; /* those of a group */
+    uint16_t groups;
+    uint16_t together; /* pixels of a block */
+    uint16_t operand;  /* windows that are gathered at once, a multiple of the block's; 0: none are */
+    uint16_t window;   /* bytes of a gathered window */
 } pg_conv2d_mve_params;
 
-/* All lines hold the zero point. */
-PG_INLINE void pg_conv2d_mve_clear(const pg_conv2d_mve_params *p, void *lines, bool wide) {
-    pg_conv_mve_fill(lines, pg_conv_mve_word(p->window.zero_point, wide), p->lines.count * p->lines.bytes);
-}
-
-/* The sides of the first kernel_h lines hold the zero point. */
-PG_INLINE void pg_conv2d_mve_sides(const pg_conv2d_mve_params *p, void *lines, bool wide) {
-    const uint32_t word = pg_conv_mve_word(p->window.zero_point, wide);
-    const int32_t left = p->window.pad_left * p->lines.pitch;
-    const int32_t inside = p->lines.columns * p->lines.pitch;
-    int8_t *line = (int8_t *)lines;
-    for (int32_t ky = 0; ky < p->window.kernel_h; ++ky) {
-        pg_conv_mve_fill(line, word, left);
-        pg_conv_mve_fill(line + left + inside, word, p->lines.bytes - left - inside);
-        line += p->lines.bytes;
-    }
-}
-
-/* Channels first .. first + count - 1 of a row of the map (NULL: padding) to a line. */
-PG_INLINE void pg_conv2d_mve_load(const pg_conv2d_mve_params *p, void *line, const void *row, int32_t first,
-                                  int32_t count, bool wide) {
-    const pg_conv_mve_lines lines = p->lines;
-    const int32_t size = wide ? 2 : 1;
-    int8_t *to = (int8_t *)line + p->window.pad_left * lines.pitch;
-    if (lines.columns == 0) {
-        return;
-    }
-    if (row == NULL) {
-        pg_conv_mve_fill(to, pg_conv_mve_word(p->window.zero_point, wide), lines.columns * lines.pitch);
+/* A row of the map (NULL: padding), from the first channel of a group on, to a line. */
+PG_KERNEL void pg_conv2d_mve_load(const pg_conv2d_mve_params *p, int8_t *line, const int8_t *row) {
+    if (row == NULL || p->columns == 0) {
+        pg_conv_mve_fill(line, p->padding, p->line);
     } else {
-        pg_conv_mve_pixels(to, pg_at(row, first, wide), lines.columns, count * size, lines.pitch,
-                           p->window.in_c * size);
+        const int32_t right = p->left + p->columns * p->pitch;
+        pg_conv_mve_fill(line, p->padding, p->left);
+        pg_conv_mve_fill(line + right, p->padding, p->line - right);
+        pg_conv_mve_pixels(line + p->left, row, p->columns, p->inputs, p->pitch, p->pixel);
     }
 }
 
-/* The lines under the windows of output row oy, where those up to row next of the padded map are loaded:
- * returns the next one to load. */
-PG_KERNEL int32_t pg_conv2d_mve_advance(const pg_conv2d_mve_params *p, void *lines, const void *x, int32_t oy,
-                                        int32_t next, int32_t first, int32_t count, bool wide) {
-    const pg_window *g = &p->window;
-    const int32_t top = oy * g->stride_h;
+/* Loads the lines under the windows of output row oy, where those up to row next of the padded map are there,
+ * and finds those under the kernel's rows: returns the next one to load. x starts at a group's channels. */
+PG_KERNEL int32_t pg_conv2d_mve_advance(const pg_conv2d_mve_params *p, int8_t *memory, const int8_t *x,
+                                        int32_t oy, int32_t next, const void **lines) {
+    const int32_t count = p->count;
+    int32_t top = oy * p->stride_h;
     int32_t row = next > top ? next : top;
-    for (; row < top + p->lines.count; ++row) {
-        const int32_t iy = row - g->pad_top;
-        const void *from = iy >= 0 && iy < g->in_h ? pg_at(x, iy * g->in_w * g->in_c, wide) : NULL;
-        void *line = (int8_t *)lines + row % p->lines.count * p->lines.bytes;
-        pg_conv2d_mve_load(p, line, from, first, count, wide);
+    for (; row < top + count; ++row) {
+        const int32_t iy = row - p->pad_top;
+        pg_conv2d_mve_load(p, memory + row % count * p->line,
+                           iy >= 0 && iy < p->in_h ? x + iy * p->row : NULL);
+    }
+    for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+        lines[ky] = memory + top % count * p->line;
+        top += p->dilation_h;
     }
     return row;
 }
 
-/* The lines under the rows of the windows of output row oy. */
-PG_INLINE void pg_conv2d_mve_taps(const pg_conv2d_mve_params *p, const void *memory, int32_t oy,
-                                  const void **lines) {
-    int32_t row = oy * p->window.stride_h;
-    for (int32_t ky = 0; ky < p->window.kernel_h; ++ky) {
-        lines[ky] = (const int8_t *)memory + row % p->lines.count * p->lines.bytes;
-        row += p->window.dilation_h;
-    }
-}
-
-/* The lines under the windows of one row of a streamed segment. */
-PG_INLINE void pg_conv2d_mve_streamed(const pg_conv2d_mve_params *p, void *memory, const void *rows,
-                                      int32_t first, int32_t count, const void **lines) {
-    const bool wide = p->block.x_wide;
-    int8_t *line = (int8_t *)memory;
-    for (int32_t ky = 0; ky < p->window.kernel_h; ++ky) {
-        pg_conv2d_mve_load(p, line, pg_window_streamed_row(rows, ky, wide), first, count, wide);
-        lines[ky] = line;
-        line += p->lines.bytes;
+/* Loads the lines under one row of a streamed segment, the channels from byte first on. */
+PG_INLINE void pg_conv2d_mve_streamed(const pg_conv2d_mve_params *p, int8_t *memory, const void *rows,
+                                      int32_t first, const void **lines) {
+    for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+        const int8_t *row = pg_conv_mve_streamed_row(rows, ky);
+        pg_conv2d_mve_load(p, memory, row == NULL ? NULL : row + first);
+        lines[ky] = memory;
+        memory += p->line;
     }
 }
 
 /* One output row from its lines. The last block overlaps the one before it where blocks don't fill the row.
  */
 PG_KERNEL void pg_conv2d_mve_blocks(const pg_conv2d_mve_params *p, pg_conv_mve_run *run, const void **lines,
-                                    int32_t group, const int8_t *residual, void *y) {
+                                    int32_t group, const int8_t *residual, int8_t *y) {
     const uint32_t *stream = p->stream + group * p->group_words;
-    const int32_t pixels = p->block.pixels;
-    const int32_t width = p->window.out_w;
-    const int32_t first = group * (p->window.out_c / p->groups);
-    const bool wide = p->block.y_wide;
-    run(lines, stream, pg_at_mutable(y, first, wide), &p->block, width / pixels,
-        pg_conv_mve_residual(residual, first));
-    if (width % pixels > 0) {
-        const int32_t step = (width - pixels) * p->window.stride_w * p->lines.pitch;
-        const int32_t at = (width - pixels) * p->window.out_c + first;
-        for (int32_t ky = 0; ky < p->window.kernel_h; ++ky) {
-            lines[ky] = (const int8_t *)lines[ky] + step;
+    const int32_t together = p->together;
+    const int32_t before = p->out_w - together;
+    residual += group * p->outputs;
+    y += group * p->outputs;
+    run(lines, stream, y, &p->block, p->out_w / together, residual);
+    if (p->out_w % together > 0) {
+        for (int32_t ky = 0; ky < p->kernel_h; ++ky) {
+            lines[ky] = (const int8_t *)lines[ky] + before * p->step;
         }
-        run(lines, stream, pg_at_mutable(y, at, wide), &p->block, 1, pg_conv_mve_residual(residual, at));
+        run(lines, stream, y + before * p->out, &p->block, 1, residual + before * p->out);
     }
 }
 
 /* Scratch: the lines, and 16 bytes that may be read. */
 PG_KERNEL void pg_conv2d_mve(const pg_conv2d_mve_params *p, pg_conv_mve_run *run, const void *x,
                              const int8_t *residual, void *y, void *scratch) {
-    const pg_window *g = &p->window;
-    const int32_t inputs = g->in_c / p->groups;
-    const int32_t row = g->out_w * g->out_c;
-    const bool wide = p->block.x_wide;
+    const int32_t row = p->out_w * p->out;
     const void *lines[PG_CONV2D_MVE_ROWS];
-    pg_conv2d_mve_clear(p, scratch, wide);
     for (int32_t group = 0; group < p->groups; ++group) {
         int32_t next = 0;
-        for (int32_t oy = 0; oy < g->out_h; ++oy) {
-            next = pg_conv2d_mve_advance(p, scratch, x, oy, next, group * inputs, inputs, wide);
-            pg_conv2d_mve_taps(p, scratch, oy, lines);
-            pg_conv2d_mve_blocks(p, run, lines, group, pg_conv_mve_residual(residual, oy * row),
-                                 pg_at_mutable(y, oy * row, p->block.y_wide));
+        for (int32_t oy = 0; oy < p->out_h; ++oy) {
+            next = pg_conv2d_mve_advance(p, (int8_t *)scratch, (const int8_t *)x + group * p->inputs, oy,
+                                         next, lines);
+            pg_conv2d_mve_blocks(p, run, lines, group, residual + oy * row, (int8_t *)y + oy * row);
         }
     }
 }
@@ -146,37 +118,34 @@ PG_KERNEL void pg_conv2d_mve(const pg_conv2d_mve_params *p, pg_conv_mve_run *run
 /* One row of a streamed segment. */
 PG_KERNEL void pg_conv2d_mve_row(const pg_conv2d_mve_params *p, pg_conv_mve_run *run, const void *rows,
                                  const int8_t *residual, void *y, void *scratch) {
-    const int32_t inputs = p->window.in_c / p->groups;
     const void *lines[PG_CONV2D_MVE_ROWS];
-    pg_conv2d_mve_sides(p, scratch, p->block.x_wide);
     for (int32_t group = 0; group < p->groups; ++group) {
-        pg_conv2d_mve_streamed(p, scratch, rows, group * inputs, inputs, lines);
-        pg_conv2d_mve_blocks(p, run, lines, group, residual, y);
+        pg_conv2d_mve_streamed(p, (int8_t *)scratch, rows, group * p->inputs, lines);
+        pg_conv2d_mve_blocks(p, run, lines, group, residual, (int8_t *)y);
     }
 }
 
-/* Copies count windows from the lines, from byte at on, to places p->pitch bytes apart. */
+/* Copies count windows from the lines, from byte at on, to places p->window bytes apart. */
 typedef void pg_conv_mve_gather(const void *const *lines, int32_t at, int8_t *to, int32_t count);
 
 /* The windows of one output row, pending being gathered already: every full operand is computed, to *y on.
  * Returns the windows that are gathered and not computed. */
 PG_INLINE int32_t pg_conv2d_mve_windows(const pg_conv2d_mve_params *p, pg_conv_mve_run *run,
                                         pg_conv_mve_gather *gather, const void *const *lines, int8_t *operand,
-                                        int32_t pending, void **y) {
+                                        int32_t pending, int8_t **y) {
     const void *windows[1] = {operand};
-    const int32_t step = p->window.stride_w * p->lines.pitch;
-    int32_t left = p->window.out_w;
+    int32_t left = p->out_w;
     int32_t at = 0;
     while (left > 0) {
         const int32_t room = p->operand - pending;
         const int32_t now = left < room ? left : room;
-        gather(lines, at, operand + pending * p->pitch, now);
-        at += now * step;
+        gather(lines, at, operand + pending * p->window, now);
+        at += now * p->step;
         left -= now;
         pending += now;
         if (pending == p->operand) {
-            run(windows, p->stream, *y, &p->block, pending / p->block.pixels, NULL);
-            *y = pg_at_mutable(*y, pending * p->window.out_c, p->block.y_wide);
+            run(windows, p->stream, *y, &p->block, pending / p->together, *y);
+            *y += pending * p->out;
             pending = 0;
         }
     }
@@ -186,49 +155,46 @@ PG_INLINE int32_t pg_conv2d_mve_windows(const pg_conv2d_mve_params *p, pg_conv_m
 /* The last windows. Those that don't fill a block are computed together with windows before them, which still
  * lie there or at the operand's end. */
 PG_INLINE void pg_conv2d_mve_rest(const pg_conv2d_mve_params *p, pg_conv_mve_run *run, int8_t *operand,
-                                  int32_t pending, void *y) {
-    const int32_t pixels = p->block.pixels;
-    const int32_t rest = pending % pixels;
+                                  int32_t pending, int8_t *y) {
+    const int32_t together = p->together;
+    const int32_t rest = pending % together;
     const void *windows[1] = {operand};
-    int8_t *end = operand + pending * p->pitch;
-    if (pending >= pixels) {
-        run(windows, p->stream, y, &p->block, pending / pixels, NULL);
+    int8_t *end = operand + pending * p->window;
+    if (pending >= together) {
+        run(windows, p->stream, y, &p->block, pending / together, y);
     } else if (rest > 0) {
-        end = operand + p->operand * p->pitch;
-        pg_conv_mve_copy(end, operand, rest * p->pitch);
-        end += rest * p->pitch;
+        end = operand + p->operand * p->window;
+        pg_conv_mve_copy(end, operand, rest * p->window);
+        end += rest * p->window;
     }
     if (rest > 0) {
-        windows[0] = end - pixels * p->pitch;
-        run(windows, p->stream, pg_at_mutable(y, (pending - pixels) * p->window.out_c, p->block.y_wide),
-            &p->block, 1, NULL);
+        windows[0] = end - together * p->window;
+        y += (pending - together) * p->out;
+        run(windows, p->stream, y, &p->block, 1, y);
     }
 }
 
 /* The lines in scratch, after the windows, room for a block's less one, and 16 bytes that may be touched. */
 PG_INLINE int8_t *pg_conv2d_mve_memory(const pg_conv2d_mve_params *p, void *scratch) {
-    return (int8_t *)scratch + (p->operand + p->block.pixels - 1) * p->pitch + 16;
+    return (int8_t *)scratch + (p->operand + p->together - 1) * p->window + 16;
 }
 
-/* Scratch: windows, then lines and 16 bytes that may be read. residual is NULL. */
+/* Scratch: windows, then lines and 16 bytes that may be read. No residual is read. */
 PG_KERNEL void pg_conv2d_mve_gathered(const pg_conv2d_mve_params *p, pg_conv_mve_run *run,
                                       pg_conv_mve_gather *gather, const void *x, const int8_t *residual,
                                       void *y, void *scratch) {
-    const pg_window *g = &p->window;
-    const bool wide = p->block.x_wide;
     int8_t *operand = (int8_t *)scratch;
     int8_t *memory = pg_conv2d_mve_memory(p, scratch);
+    int8_t *to = (int8_t *)y;
     const void *lines[PG_CONV2D_MVE_ROWS];
     int32_t next = 0;
     int32_t pending = 0;
     (void)residual;
-    pg_conv2d_mve_clear(p, memory, wide);
-    for (int32_t oy = 0; oy < g->out_h; ++oy) {
-        next = pg_conv2d_mve_advance(p, memory, x, oy, next, 0, g->in_c, wide);
-        pg_conv2d_mve_taps(p, memory, oy, lines);
-        pending = pg_conv2d_mve_windows(p, run, gather, lines, operand, pending, &y);
+    for (int32_t oy = 0; oy < p->out_h; ++oy) {
+        next = pg_conv2d_mve_advance(p, memory, (const int8_t *)x, oy, next, lines);
+        pending = pg_conv2d_mve_windows(p, run, gather, lines, operand, pending, &to);
     }
-    pg_conv2d_mve_rest(p, run, operand, pending, y);
+    pg_conv2d_mve_rest(p, run, operand, pending, to);
 }
 
 /* One row of a streamed segment. */
@@ -237,12 +203,12 @@ PG_KERNEL void pg_conv2d_mve_gathered_row(const pg_conv2d_mve_params *p, pg_conv
                                           const int8_t *residual, void *y, void *scratch) {
     int8_t *operand = (int8_t *)scratch;
     int8_t *memory = pg_conv2d_mve_memory(p, scratch);
+    int8_t *to = (int8_t *)y;
     const void *lines[PG_CONV2D_MVE_ROWS];
     (void)residual;
-    pg_conv2d_mve_sides(p, memory, p->block.x_wide);
-    pg_conv2d_mve_streamed(p, memory, rows, 0, p->window.in_c, lines);
-    const int32_t pending = pg_conv2d_mve_windows(p, run, gather, lines, operand, 0, &y);
-    pg_conv2d_mve_rest(p, run, operand, pending, y);
+    pg_conv2d_mve_streamed(p, memory, rows, 0, lines);
+    const int32_t pending = pg_conv2d_mve_windows(p, run, gather, lines, operand, 0, &to);
+    pg_conv2d_mve_rest(p, run, operand, pending, to);
 }
 
 #endif /* PG_CONV2D_MVE_H */

@@ -12,28 +12,21 @@
 typedef struct {
     int32_t span;       /* bytes of one pixel's outputs that a block computes */
     int32_t zero_point; /* of the output */
-    int32_t low;        /* smallest and largest output; read where they are not the type's */
-    int32_t high;
+    int16_t low;        /* smallest and largest output; read where they are not the type's */
+    int16_t high;
     uint32_t pixel0; /* bytes from y to the first pixel's two outputs, the second one's in the high half */
     uint32_t pixel1; /* the same of the other pixels; those that a block does not have are its last one */
     uint32_t pixel2;
     uint32_t pixel3;
     int32_t line_step; /* bytes from one block's pixels to the next one's in a line */
     int32_t y_step;    /* bytes from the end of one block's outputs to the next one's */
-    int32_t pixels;    /* of a block */
-    bool x_wide;       /* int16 */
-    bool y_wide;
 } pg_conv_mve_block;
 
-/* A block: two outputs of p->pixels pixels after the other, blocks times p->pixels pixels; see the blocks
- * themselves. lines are rows of the kernel; residual (NULL without one) lies like y and may be y. */
+/* A block: two outputs of a few pixels after the other, blocks times as many pixels; see the blocks
+ * themselves. lines are rows of the kernel; residual lies like y and may be y, as it is where none is read.
+ */
 typedef void pg_conv_mve_run(const void *const *lines, const uint32_t *stream, void *y,
                              const pg_conv_mve_block *p, int32_t blocks, const int8_t *residual);
-
-/* residual + count, which may be NULL without one. */
-PG_INLINE const int8_t *pg_conv_mve_residual(const int8_t *residual, int32_t count) {
-    return residual == NULL ? NULL : residual + count;
-}
 
 /* Copies count bytes; neither place need be aligned. */
 #if PG_HAS_MVE
@@ -85,11 +78,6 @@ PG_KERNEL void pg_conv_mve_fill(void *to, uint32_t word, int32_t count) {
 }
 #endif
 
-/* A word of int8 or (wide) int16 values. */
-PG_INLINE uint32_t pg_conv_mve_word(int32_t value, bool wide) {
-    return wide ? ((uint32_t)value & 0xffffu) * 0x00010001u : ((uint32_t)value & 0xffu) * 0x01010101u;
-}
-
 /* Copies pixels of count bytes each from places step bytes apart to places pitch bytes apart. */
 #if PG_HAS_MVE
 PG_NAKED void pg_conv_mve_spread(PG_UNUSED void *to, PG_UNUSED const void *from, PG_UNUSED int32_t pixels,
@@ -118,6 +106,13 @@ PG_KERNEL void pg_conv_mve_spread(void *to, const void *from, int32_t pixels, in
     }
 }
 #endif
+
+/* Row i of an array of pointers to rows, of whatever type. */
+PG_INLINE const int8_t *pg_conv_mve_streamed_row(const void *rows, int32_t i) {
+    const int8_t *row = NULL;
+    memcpy(&row, (const int8_t *)rows + i * (int32_t)sizeof row, sizeof row);
+    return row;
+}
 
 /* pixels of count bytes, step bytes apart, to pixels pitch bytes apart; count, pitch, pixels above 0. */
 PG_KERNEL void pg_conv_mve_pixels(void *to, const void *from, int32_t pixels, int32_t count, int32_t pitch,

@@ -197,7 +197,8 @@ PG_KERNEL void pg_depthwise_mve(const pg_depthwise_mve_params *p, pg_depthwise_m
     if (outputs % p->strip != 0) {
         pg_depthwise_mve_describe(p, 1, &single);
     }
-    pg_conv_mve_fill(pad, pg_conv_mve_word(p->input_zero_point, false), 16 + (p->ahead ? 2 : 1) * p->words);
+    pg_conv_mve_fill(pad, ((uint32_t)p->input_zero_point & 0xffu) * 0x01010101u,
+                     16 + (p->ahead ? 2 : 1) * p->words);
     for (int32_t first = 0; first < p->channels; first += 16) {
         const int32_t count = p->channels - first < 16 ? p->channels - first : 16;
         if (p->ahead) {
@@ -225,7 +226,7 @@ PG_KERNEL void pg_depthwise_mve(const pg_depthwise_mve_params *p, pg_depthwise_m
 PG_KERNEL void pg_depthwise_mve_row(const pg_depthwise_mve_params *p, pg_depthwise_mve_run *run,
                                     pg_depthwise_mve_run *last, const int8_t *const *rows,
                                     const int8_t *residual, int8_t *y, void *scratch) {
-    const uint32_t zeros = pg_conv_mve_word(p->input_zero_point, false);
+    const uint32_t zeros = ((uint32_t)p->input_zero_point & 0xffu) * 0x01010101u;
     const uint32_t *stream = p->stream;
     int8_t *pad = (int8_t *)scratch;
     int8_t *words = pad + 16;

@@ -6,17 +6,17 @@
 #define PG_POINTWISE_MVE_H
 
 #include "pg_conv_mve.h"
-#include "pg_window.h"
 
 typedef struct {
     const uint32_t *stream; /* weights, start values and multipliers in reading order */
     pg_conv_mve_block block;
     int32_t pixels;     /* of the whole map */
     int32_t row_pixels; /* of one row */
-    int32_t inputs;     /* channels of a pixel */
-    int32_t outputs;    /* elements from one output pixel to the next */
-    int32_t pitch;      /* bytes of an operand's pixel */
-    int32_t operand;    /* pixels that are copied at once, a multiple of the block's */
+    uint16_t together;  /* pixels of a block */
+    uint16_t inputs;    /* bytes of a pixel of x */
+    uint16_t outputs;   /* from one output pixel to the next */
+    uint16_t pitch;     /* bytes of an operand's pixel */
+    uint16_t operand;   /* pixels that are copied at once, a multiple of the block's */
 } pg_pointwise_mve_params;
 
 /* Every output of count pixels, a copy of a few of them after the other, so that y may be x where its pixels
@@ -25,27 +25,25 @@ typedef struct {
  * may be read. */
 PG_KERNEL void pg_pointwise_mve_pixels(const pg_pointwise_mve_params *p, pg_conv_mve_run *run, const void *x,
                                        const int8_t *residual, void *y, void *scratch, int32_t count) {
-    const int32_t pixels = p->block.pixels;
-    const bool x_wide = p->block.x_wide;
-    const bool y_wide = p->block.y_wide;
-    const int32_t bytes = x_wide ? 2 * p->inputs : p->inputs;
+    const int32_t together = p->together;
+    const int32_t bytes = p->inputs;
+    const int8_t *from = (const int8_t *)x;
+    int8_t *to = (int8_t *)y;
     int8_t *rest = (int8_t *)scratch + p->operand * p->pitch;
     const void *operand[1] = {scratch};
-    const int32_t whole = count - count % pixels;
-    const int32_t last = count - pixels;
+    const int32_t whole = count - count % together;
+    const int32_t last = count - together;
     if (whole < count) {
-        pg_conv_mve_pixels(rest, pg_at(x, last * p->inputs, x_wide), pixels, bytes, p->pitch, bytes);
+        pg_conv_mve_pixels(rest, from + last * bytes, together, bytes, p->pitch, bytes);
     }
     for (int32_t at = 0; at < whole; at += p->operand) {
         const int32_t now = whole - at < p->operand ? whole - at : p->operand;
-        pg_conv_mve_pixels(scratch, pg_at(x, at * p->inputs, x_wide), now, bytes, p->pitch, bytes);
-        run(operand, p->stream, pg_at_mutable(y, at * p->outputs, y_wide), &p->block, now / pixels,
-            pg_conv_mve_residual(residual, at * p->outputs));
+        pg_conv_mve_pixels(scratch, from + at * bytes, now, bytes, p->pitch, bytes);
+        run(operand, p->stream, to + at * p->outputs, &p->block, now / together, residual + at * p->outputs);
     }
     if (whole < count) {
         operand[0] = rest;
-        run(operand, p->stream, pg_at_mutable(y, last * p->outputs, y_wide), &p->block, 1,
-            pg_conv_mve_residual(residual, last * p->outputs));
+        run(operand, p->stream, to + last * p->outputs, &p->block, 1, residual + last * p->outputs);
     }
 }
 
@@ -57,7 +55,7 @@ PG_KERNEL void pg_pointwise_mve(const pg_pointwise_mve_params *p, pg_conv_mve_ru
 /* One row of a streamed segment: rows holds one pointer to a row of x's type. */
 PG_KERNEL void pg_pointwise_mve_row(const pg_pointwise_mve_params *p, pg_conv_mve_run *run, const void *rows,
                                     const int8_t *residual, void *y, void *scratch) {
-    const void *row = pg_window_streamed_row(rows, 0, p->block.x_wide);
+    const void *row = pg_conv_mve_streamed_row(rows, 0);
     pg_pointwise_mve_pixels(p, run, row, residual, y, scratch, p->row_pixels);
 }
 

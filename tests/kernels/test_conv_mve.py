@@ -253,3 +253,10 @@ def test_stream_is_in_the_documented_order() -> None:
     packed = TapStream(w.shape, 1, (1, 0), 8).pack(constants).tolist()
     first = [2, 0, 4, 0, 1, 0, 3, 0, 10, 2, 20, 4]
     assert packed == [*first, 4, 0, 6, 0, 3, 0, 5, 0, 20, 4, 30, 6]
+
+
+def test_parameters_of_16_bits_are_no_limit_of_the_width() -> None:
+    wide = sample("wide", (1, 70_000, 3), 2, (1, 3), conv(padding=(0, 0, 1, 1)))
+    assert {choice.kernel for _, choice in work([wide])} == {"conv2d_mve", "conv2d_mve_gathered"}
+    high = sample("high", (70_000, 1, 3), 2, (3, 1), conv(padding=(1, 1, 0, 0)))
+    assert all(choice_of(high, k, TARGET) is None for k in KERNELS)

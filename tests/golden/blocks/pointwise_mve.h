@@ -25,7 +25,7 @@ PG_NAKED void pg_conv_mve_s8_s8_1x1_v1_p1_b4(PG_UNUSED const void *const *lines,
                    "ldrd r4, r5, [r3]\n"
                    "strd r1, r4, [sp, #4]\n"
                    "str r3, [sp, #12]\n"
-                   "vldrh.u16 q5, [r3, #16]\n"
+                   "vldrh.u16 q5, [r3, #12]\n"
                    "mov r7, r2\n"
                    "1: ldrd r1, r9, [sp, #4]\n"
                    "add r9, r9, r7\n"
@@ -54,7 +54,7 @@ PG_NAKED void pg_conv_mve_s8_s8_1x1_v1_p1_b4(PG_UNUSED const void *const *lines,
                    "cmp r7, r9\n"
                    "bne.w 2b\n"
                    "ldr r9, [sp, #12]\n"
-                   "ldrd r10, r11, [r9, #32]\n"
+                   "ldrd r10, r11, [r9, #28]\n"
                    "ldr r0, [sp, #0]\n"
                    "add r0, r0, r10\n"
                    "str r0, [sp, #0]\n"
@@ -114,12 +114,12 @@ PG_KERNEL void pg_conv_mve_s8_s8_1x1_v1_p1_b4(const void *const *lines, const ui
 #define PG_POINTWISE_MVE_S8_S8_V1_P1_B4_H
 
 PG_KERNEL void pg_pointwise_mve_s8_s8_v1_p1_b4(const pg_pointwise_mve_params *p, const int8_t *x, int8_t *y, void *scratch) {
-    pg_pointwise_mve(p, pg_conv_mve_s8_s8_1x1_v1_p1_b4, x, NULL, y, scratch);
+    pg_pointwise_mve(p, pg_conv_mve_s8_s8_1x1_v1_p1_b4, x, (const int8_t *)y, y, scratch);
 }
 
 /* One row of a streamed segment. */
 PG_KERNEL void pg_pointwise_mve_s8_s8_v1_p1_b4_row(const pg_pointwise_mve_params *p, const int8_t *const *rows, int8_t *y, void *scratch) {
-    pg_pointwise_mve_row(p, pg_conv_mve_s8_s8_1x1_v1_p1_b4, rows, NULL, y, scratch);
+    pg_pointwise_mve_row(p, pg_conv_mve_s8_s8_1x1_v1_p1_b4, rows, (const int8_t *)y, y, scratch);
 }
 
 #endif /* PG_POINTWISE_MVE_S8_S8_V1_P1_B4_H */
