@@ -99,7 +99,7 @@ def test_a_limit_of_flash_takes_back_what_saves_least_a_byte(sizes: dict[str, Un
     assert kept(least - 1) == ""
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, derandomize=True)  # a ring of layers needs two units drawn at once
 @given(
     st.lists(
         st.lists(st.tuples(st.integers(500, 2000), st.integers(0, 3)), min_size=1, max_size=3), min_size=1, max_size=4
