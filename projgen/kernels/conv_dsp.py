@@ -205,5 +205,5 @@ KERNELS = tuple(
     KernelDef(f"{name}{'' if size == 'own' else f'_{size}'}", op, frozenset({"dsp"}), partial(apply, size=size))
     for name, op, apply in _FORMS
     for size in SIZES
-    if size != "shared" or "residual" not in op
+    if size in ("own", "looped") or "residual" not in op
 )

@@ -73,5 +73,5 @@ KERNELS = tuple(
     KernelDef(f"{name}{'' if size == 'own' else f'_{size}'}", op, frozenset({"dsp"}), partial(_direct, size=size))
     for name, op in (("conv2d_direct_dsp", "conv2d"), ("conv2d_residual_direct_dsp", "conv2d_residual"))
     for size in SIZES
-    if size != "shared" or op == "conv2d"
+    if size in ("own", "looped") or op == "conv2d"
 )
