@@ -17,6 +17,7 @@ from projgen.kernels.record import Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
 _RANK = 4
+_HALF = 1 << 15
 
 
 def _lut(graph: Graph, node: Node, target: Target) -> KernelChoice:
@@ -90,15 +91,19 @@ def operand(graph: Graph, node: Node) -> Operand | None:
     return None
 
 
+def _numerics(node: Node) -> AddNumerics | MulNumerics:
+    if not isinstance(node.numerics, AddNumerics | MulNumerics):
+        raise TypeError(f"node {node.name!r} has no numerics")
+    return node.numerics
+
+
 def _binary(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
     a, b, y = graph.arg(node, "a"), graph.arg(node, "b"), graph.type(node.output)
     a_shape, b_shape = operand_shapes(graph, node)
     shapes = broadcast(a_shape, b_shape)
     if shapes is None or {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8}:
         return None
-    n = node.numerics
-    if not isinstance(n, AddNumerics | MulNumerics):
-        raise TypeError(f"node {node.name!r} has no numerics")
+    n = _numerics(node)
     constant = "a" if a.is_constant else "b" if b.is_constant else ""
     fields: dict[str, Field] = {"constant": TableRef("constant")} if constant else {}
     fields |= {"shape": shapes[0], "b_strides": shapes[1]}
@@ -119,6 +124,34 @@ def _binary(graph: Graph, node: Node, target: Target) -> KernelChoice | None:
         + 74.0,
         in_place=frozenset(in_place - {constant}),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """A sum or product that emitted blocks take.
+
+    Attributes:
+        form: of b.
+        constant: the operand in the parameters, "a", "b" or "".
+        clamped: whether outputs are limited to less than their type.
+    """
+
+    numerics: AddNumerics | MulNumerics
+    form: Operand
+    constant: str
+    clamped: bool
+
+
+def fitting(graph: Graph, node: Node) -> Fitting | None:
+    """The sum or product of a node where it is int8, b of a form that blocks take and each factor a halfword."""
+    a, b, y = graph.arg(node, "a"), graph.arg(node, "b"), graph.type(node.output)
+    n, form = _numerics(node), operand(graph, node)
+    if form is None or {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8}:
+        return None
+    if isinstance(n, AddNumerics) and not all(-_HALF <= f < _HALF for f in (n.factor_a, n.factor_b)):
+        return None
+    clamped = (n.requant.low, n.requant.high) != (y.dtype.low, y.dtype.high)
+    return Fitting(n, form, "a" if a.is_constant else "b" if b.is_constant else "", clamped)
 
 
 KERNELS = (

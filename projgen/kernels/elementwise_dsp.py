@@ -6,14 +6,12 @@ Where b is repeated, both are ``requantise(f a + s)`` with f and s linear in b, 
 from __future__ import annotations
 
 from projgen.ir.graph import Graph, Node
-from projgen.ir.numerics import AddNumerics, MulNumerics
-from projgen.ir.types import DType
-from projgen.kernels.elementwise import Operand, operand
+from projgen.ir.numerics import AddNumerics
+from projgen.kernels.elementwise import Fitting, fitting
 from projgen.kernels.layouts import plain
 from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
-_HALF = 1 << 15
 _CLAMPED = 21  # instructions for limits of four elements, half of which exceed one
 
 
@@ -23,25 +21,18 @@ def _twice(value: int) -> int:
 
 
 def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
-    a, b, y = graph.arg(node, "a"), graph.arg(node, "b"), graph.type(node.output)
-    n = node.numerics
-    if not isinstance(n, AddNumerics | MulNumerics):
-        raise TypeError(f"node {node.name!r} has no numerics")
-    form = operand(graph, node)
-    if form is None or {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8}:
+    found = fitting(graph, node)
+    if found is None:
         return None
-    if isinstance(n, AddNumerics) and not all(-_HALF <= f < _HALF for f in (n.factor_a, n.factor_b)):
-        return None
+    n, form, constant, clamped = found.numerics, found.form, found.constant, found.clamped
     if form.form != "same":
-        return _repeated(graph, node, n, form)
+        return _repeated(graph, node, found)
     if isinstance(n, AddNumerics):
         first = (n.factor_a & 0xFFFF) | (n.factor_b & 0xFFFF) << 16
         second = -(n.factor_a * n.zero_a + n.factor_b * n.zero_b) & 0xFFFFFFFF
     else:
         first, second = _twice(n.zero_a), _twice(n.zero_b)
-    out = n.requant
-    clamped = (out.low, out.high) != (y.dtype.low, y.dtype.high)
-    constant = "a" if a.is_constant else "b" if b.is_constant else ""
+    out, count = n.requant, graph.type(node.output).elements
     function = f"pg_{node.op}_dsp{f'_constant_{constant}' if constant else ''}"
     function += f"{f'_shift{out.shift}' if out.shift else ''}{'_clamped' if clamped else ''}"
     parameters: tuple[tuple[str, int | str], ...] = (
@@ -53,7 +44,7 @@ def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
     )
     fields: dict[str, Field] = {"constant": TableRef("constant")} if constant else {}
     fields |= {
-        "count": y.elements,
+        "count": count,
         "constants": (first, second, n.multiplier, out.zero_point, out.low, out.high),
     }
     per_quad = (28 if node.op == "add" else 30) + (4 if out.shift else 0) + (_CLAMPED if clamped else 0)
@@ -65,20 +56,19 @@ def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
         tables=(plain(graph, node, constant, "constant", "int8"),) if constant else (),
         sources=("pg_binary_dsp.h",),
         blocks=(Block("binary_dsp.h.j2", function, parameters),),
-        instructions=per_quad * (y.elements // 4) + 20 * (y.elements % 4) + 40,
+        instructions=per_quad * (count // 4) + 20 * (count % 4) + 40,
         in_place=frozenset({"a", "b"} - {constant}),
     )
 
 
-def _repeated(graph: Graph, node: Node, n: AddNumerics | MulNumerics, form: Operand) -> KernelChoice:
+def _repeated(graph: Graph, node: Node, found: Fitting) -> KernelChoice:
     """The sum or product with an operand that is shorter than a."""
+    n, form, constant, clamped = found.numerics, found.form, found.constant, found.clamped
     out = n.requant
     if isinstance(n, AddNumerics):
         linear = (n.factor_a, 0, -(n.factor_a * n.zero_a + n.factor_b * n.zero_b), n.factor_b)
     else:
         linear = (-n.zero_b, 1, n.zero_a * n.zero_b, -n.zero_a)
-    clamped = (out.low, out.high) != (DType.INT8.low, DType.INT8.high)
-    constant = next((role for role in ("a", "b") if graph.arg(node, role).is_constant), "")
     quads, rest = divmod(form.count, 4)
     pixels = form.form == "pixels"
     block = f"pg_affine_{form.form}_dsp_{'four' if quads else ''}{rest}"

@@ -10,16 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from projgen.ir.graph import Graph, Node
-from projgen.ir.numerics import AddNumerics, MulNumerics
-from projgen.ir.types import DType
-from projgen.kernels.elementwise import Operand, operand
+from projgen.ir.numerics import AddNumerics
+from projgen.kernels.elementwise import Operand, fitting
 from projgen.kernels.layouts import cast, plain, table
 from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
 Array = npt.NDArray[np.generic]
-
-_HALF = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +38,15 @@ def _copies(form: Operand) -> int:
 
 
 def _binary(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:
-    a, b, y = graph.arg(node, "a"), graph.arg(node, "b"), graph.type(node.output)
-    n = node.numerics
-    if not isinstance(n, AddNumerics | MulNumerics):
-        raise TypeError(f"node {node.name!r} has no numerics")
-    form = operand(graph, node)
-    if form is None or {a.type.dtype, b.type.dtype, y.dtype} != {DType.INT8}:
+    found = fitting(graph, node)
+    if found is None:
         return None
+    n, form, constant, clamped = found.numerics, found.form, found.constant, found.clamped
     if isinstance(n, AddNumerics):
-        if not all(-_HALF <= f < _HALF for f in (n.factor_a, n.factor_b)):
-            return None
         numbers = (n.factor_a, n.factor_b, -(n.factor_a * n.zero_a + n.factor_b * n.zero_b))
     else:
         numbers = (n.zero_a, n.zero_b, 0)
     out = n.requant
-    clamped = (out.low, out.high) != (y.dtype.low, y.dtype.high)
-    constant = "a" if a.is_constant else "b" if b.is_constant else ""
     copies, pixels = _copies(form), form.form == "pixels"
     rows, last = divmod(form.rows, copies)
     count = copies * form.count
