@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -241,7 +241,7 @@ def _depthwise(graph: Graph, node: Node, _target: Target, *, shared: bool) -> Ke
     (_, width, inputs), channels = g.x.step_shape, g.w[0]
     pad = (zero & 0xFFFF) * 0x10001
     same = g.x.step_shape == g.y.step_shape and g.attrs.stride == (1, 1)
-    return KernelChoice(
+    choice = KernelChoice(
         kernel=f"depthwise_dsp{'_shared' if shared else ''}",
         function=function,
         struct="pg_depthwise_dsp_params",
@@ -264,6 +264,27 @@ def _depthwise(graph: Graph, node: Node, _target: Target, *, shared: bool) -> Ke
         scratch_bytes=4 * p.bytes,
         in_place=frozenset({"x"} if same else ()),
     )
+
+    @cache
+    def pitched(pitch: int) -> KernelChoice | None:
+        changed = dict(parameters)
+        if not shared:
+            changed |= {"row": g.y.step_shape[1] * pitch, "pixel": pitch}
+        code = f"pg_{kind}_dsp_" + "_".join(str(v) for v in changed.values())
+        types = ("int8_t", "int8_t")
+        return replace(
+            choice,
+            function=f"{code}_map",
+            fields={**choice.fields, "out": (requant.zero_point, requant.low, requant.high, pitch)},
+            blocks=(
+                Block(f"conv_dsp_{kind}.h.j2", code, (("function", code), *changed.items())),
+                call(f"{code}_map", "pg_depthwise_dsp_map", "pg_depthwise_dsp_params", types, code, row=False),
+            ),
+            pitch=pitch,
+            in_place=frozenset(),
+        )
+
+    return replace(choice, pitched=pitched)
 
 
 KERNELS = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.types import DType
@@ -182,7 +182,7 @@ def _strips(graph: Graph, node: Node, _target: Target, *, by_rows: bool = False)
     layout = PatchStream(g.w, walk.across)
     constants = {role: graph.data(node, role) for role in ("w", "b", "m")}
     blocks = [main, *([last] if last is not main else [])]
-    return KernelChoice(
+    choice = KernelChoice(
         kernel="depthwise_rows_mve" if by_rows else "depthwise_mve",
         function=function,
         struct=struct,
@@ -211,6 +211,16 @@ def _strips(graph: Graph, node: Node, _target: Target, *, by_rows: bool = False)
         row_instructions=walk.instructions(channels) + walk.aside.outputs // walk.columns * 200,
         row_scratch_bytes=16 + walk.words,
     )
+
+    @cache
+    def pitched(pitch: int) -> KernelChoice | None:
+        along, aside = (replace(a, y_step=a.y_step // channels * pitch) for a in (walk.along, walk.aside))
+        if not replace(walk, along=along, aside=aside).fits:
+            return None
+        fields = {**choice.fields, "along": along.field, "aside": aside.field}
+        return replace(choice, fields=fields, pitch=pitch, in_place=frozenset())
+
+    return replace(choice, pitched=pitched)
 
 
 def _any(graph: Graph, node: Node, _target: Target) -> KernelChoice | None:

@@ -22,6 +22,7 @@ from projgen.kernels.conv_blocks import (
     residual_copy,
     side_by_side,
 )
+from projgen.kernels.conv_dsp import apart
 from projgen.kernels.conv_thumb2_layouts import PixelPairStream
 from projgen.kernels.costs_thumb2 import matrix_block, pack_six, rest_of_six, rest_of_windows
 from projgen.kernels.layouts import table
@@ -125,7 +126,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         return None
     residual, outputs = "residual" in node.inputs, g.w[0] // g.attrs.groups
     made = matrix(graph, node, g, looped=looped)
-    return gathered(
+    choice = gathered(
         CORE,
         node,
         g,
@@ -136,6 +137,7 @@ def _gathered(graph: Graph, node: Node, _target: Target, *, looped: bool = False
         per_block=made.per_block + pack_six(4 * made.quads) + 20,
         rest=lambda windows: rest_of_windows(windows, outputs * g.y.dtype.bytes, residual=residual),
     )
+    return choice if residual or g.attrs.groups > 1 else apart(choice, made, g.y)
 
 
 KERNELS = (

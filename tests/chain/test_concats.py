@@ -19,7 +19,7 @@ from projgen.targets import load_target
 from tests.chain.support import Part, build, compare, draw, part
 from tests.schedule.nets import Branch, branches
 
-CORES = ("cortex-m0", "cortex-m4", "cortex-m55")
+CORES = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m55")
 NETS: dict[str, list[Branch]] = {
     "two": [("1x1", 3), ("3x3", 5)],
     "even": [("1x1", 8), ("3x3", 16), ("reduced", 4, 8)],
