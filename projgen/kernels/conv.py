@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 
 from projgen.ir.attrs import Conv2d
 from projgen.ir.graph import Graph, Node
-from projgen.ir.types import DType, TensorType
+from projgen.ir.types import TensorType
 from projgen.kernels.costs import loop, matrix
 from projgen.kernels.layouts import TapMajor, plain, table
 from projgen.kernels.linear import SUFFIX, matrix_numerics, requant_field
-from projgen.kernels.record import Block, Field, KernelChoice, KernelDef, Table, TableRef
+from projgen.kernels.pitched import every
+from projgen.kernels.record import Field, KernelChoice, KernelDef, Table, TableRef
 from projgen.targets import Target
 
-_CTYPES = {DType.INT8: "int8_t", DType.INT16: "int16_t"}
 _WEIGHTS = {"weights": TableRef("weights"), "bias": TableRef("bias"), "multipliers": TableRef("multipliers")}
 
 
@@ -93,31 +92,7 @@ def _spread(g: Geometry, choice: KernelChoice) -> KernelChoice:
     """A portable kernel that can write its output pixels apart."""
     kernel = choice.function.removesuffix(f"_{g.suffix}")
     rows = "rows[0]" if kernel == "pg_pointwise" else "rows, NULL, 0"
-
-    @cache
-    def pitched(pitch: int) -> KernelChoice | None:
-        function = f"{choice.function}_every{pitch}"
-        parameters: dict[str, int | str | tuple[int, ...]] = {
-            "function": function,
-            "kernel": kernel,
-            "struct": choice.struct,
-            "x": _CTYPES[g.x.dtype],
-            "y": _CTYPES[g.y.dtype],
-            "rows": rows,
-            "scratch": int(choice.scratch_bytes > 0),
-            "step": pitch // g.y.dtype.bytes,
-        }
-        block = Block("pitched_call.h.j2", function, tuple(parameters.items()))
-        return replace(
-            choice,
-            function=function,
-            row_function=f"{function}_row",
-            blocks=(block,),
-            pitch=pitch,
-            in_place=frozenset(),
-        )
-
-    return replace(choice, pitched=pitched)
+    return every(choice, kernel, g.x, g.y, typed=True, rows=rows)
 
 
 def _tables(graph: Graph, node: Node, weights: Table) -> tuple[Table, ...]:

@@ -11,6 +11,7 @@ from projgen.ir.types import DType, TensorType
 from projgen.kernels.costs import loop
 from projgen.kernels.layouts import Computed, table
 from projgen.kernels.linear import SUFFIX, requant_field
+from projgen.kernels.pitched import every
 from projgen.kernels.record import KernelChoice, KernelDef, TableRef
 from projgen.targets import Target
 
@@ -53,7 +54,7 @@ def max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
     fours, ones = divmod(y.step_shape[2], 4)
     groups = fours + ones
     per_map = seen.pixels * (40 + 9.3 * groups) + 11.1 * seen.rows * groups + seen.taps * (22.2 * fours + 7.4 * ones)
-    return KernelChoice(
+    choice = KernelChoice(
         kernel="max_pool2d_portable",
         function=f"pg_max_pool2d_{SUFFIX[x.dtype]}",
         struct="pg_max_pool2d_params",
@@ -62,6 +63,7 @@ def max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
         sources=("pg_pool2d.h", "pg_max_pool2d.h"),
         instructions=loop(target, per_map, 1.0) + 50.0,
     )
+    return every(choice, "pg_max_pool2d", x, y, typed=False)
 
 
 def avg_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None:

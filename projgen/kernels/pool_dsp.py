@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from projgen.ir.attrs import AvgPool2d, MaxPool2d
 from projgen.ir.graph import Graph, Node
@@ -113,11 +114,12 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
         "row": row,
         "step": attrs.stride[1] * channels,
         "together": together,
+        "pixel": channels,
     }
     seen = pool.windows(attrs, x, y)
     outside = seen.pixels - seen.inside
     by_pixels = quads * (outside * 25 + (seen.taps - seen.inside * rows * columns) * 22) + 32 * outside
-    return replace(
+    choice = replace(
         portable,
         kernel="max_pool2d_dsp",
         function=function,
@@ -128,6 +130,16 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice | None
         + 75 * seen.lines
         + 30,
     )
+
+    @cache
+    def pitched(pitch: int) -> KernelChoice | None:
+        if pitch - channels > 4095:
+            return None
+        apart: Parameters = {**parameters, "function": f"{function}_every{pitch}", "pixel": pitch}
+        block = Block("max_pool_dsp.h.j2", f"{function}_every{pitch}", tuple(apart.items()))
+        return replace(choice, function=block.function, blocks=(block,), pitch=pitch)
+
+    return replace(choice, pitched=pitched)
 
 
 KERNELS = (

@@ -10,6 +10,7 @@ from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import PoolNumerics
 from projgen.kernels import pool
 from projgen.kernels.linear import SUFFIX
+from projgen.kernels.pitched import every
 from projgen.kernels.record import Block, KernelChoice, KernelDef
 from projgen.targets import Target
 
@@ -85,7 +86,7 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
     x, y = graph.arg(node, "x").type, graph.type(node.output)
     seen = pool.windows(node.attrs, x, y)
     vectors = -(-y.step_shape[2] * x.dtype.bytes // 16)
-    return replace(
+    choice = replace(
         pool.max_pool2d(graph, node, target),
         kernel="max_pool2d_mve",
         function=f"pg_max_pool_mve_{SUFFIX[x.dtype]}",
@@ -95,6 +96,7 @@ def _max_pool2d(graph: Graph, node: Node, target: Target) -> KernelChoice:
         + 22 * seen.lines
         + 27,
     )
+    return every(choice, "pg_max_pool_mve", x, y, typed=False)
 
 
 KERNELS = (

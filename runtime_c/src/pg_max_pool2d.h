@@ -60,7 +60,8 @@ PG_INLINE void pg_max_pool2d_quad(const void *x, pg_max_pool2d_taps t, void *y, 
     pg_put(y, 3, best3, wide);
 }
 
-PG_INLINE void pg_max_pool2d(const pg_max_pool2d_params *p, const void *x, void *y, bool wide) {
+/* Output pixels are step elements apart. */
+PG_INLINE void pg_max_pool2d(const pg_max_pool2d_params *p, const void *x, void *y, bool wide, int32_t step) {
     const pg_pool2d_window *g = &p->window;
     const int32_t channels = g->channels;
     pg_max_pool2d_taps t = {0, 0, 0, g->in_w * channels, channels};
@@ -78,17 +79,17 @@ PG_INLINE void pg_max_pool2d(const pg_max_pool2d_params *p, const void *x, void 
             for (; c < channels; ++c, ++t.at) {
                 pg_max_pool2d_one(x, t, pg_at_mutable(y, c, wide), wide);
             }
-            y = pg_at_mutable(y, channels, wide);
+            y = pg_at_mutable(y, step, wide);
         }
     }
 }
 
 PG_KERNEL void pg_max_pool2d_s8(const pg_max_pool2d_params *p, const int8_t *x, int8_t *y) {
-    pg_max_pool2d(p, x, y, false);
+    pg_max_pool2d(p, x, y, false, p->window.channels);
 }
 
 PG_KERNEL void pg_max_pool2d_s16(const pg_max_pool2d_params *p, const int16_t *x, int16_t *y) {
-    pg_max_pool2d(p, x, y, true);
+    pg_max_pool2d(p, x, y, true, p->window.channels);
 }
 
 #endif /* PG_MAX_POOL2D_H */

@@ -99,7 +99,9 @@ PG_KERNEL void pg_max_pool_mve_s16_window(const int16_t *x, int16_t *y, const pg
 }
 #endif
 
-PG_INLINE void pg_max_pool_mve(const pg_max_pool2d_params *p, const void *x, void *y, bool wide) {
+/* Output pixels are step elements apart. */
+PG_INLINE void pg_max_pool_mve(const pg_max_pool2d_params *p, const void *x, void *y, bool wide,
+                               int32_t step) {
     const pg_pool2d_window *g = &p->window;
     const int32_t pixel = wide ? 2 * g->channels : g->channels;
     pg_pool_mve_window w = {0, 0, pixel, 0, 0, 0, 0, 0, 0, g->channels};
@@ -116,17 +118,17 @@ PG_INLINE void pg_max_pool_mve(const pg_max_pool2d_params *p, const void *x, voi
             } else {
                 pg_max_pool_mve_s8_window((const int8_t *)corner, (int8_t *)y, &w);
             }
-            y = pg_at_mutable(y, g->channels, wide);
+            y = pg_at_mutable(y, step, wide);
         }
     }
 }
 
 PG_KERNEL void pg_max_pool_mve_s8(const pg_max_pool2d_params *p, const int8_t *x, int8_t *y) {
-    pg_max_pool_mve(p, x, y, false);
+    pg_max_pool_mve(p, x, y, false, p->window.channels);
 }
 
 PG_KERNEL void pg_max_pool_mve_s16(const pg_max_pool2d_params *p, const int16_t *x, int16_t *y) {
-    pg_max_pool_mve(p, x, y, true);
+    pg_max_pool_mve(p, x, y, true, p->window.channels);
 }
 
 #endif /* PG_POOL_MVE_H */

@@ -37,7 +37,8 @@ def parts() -> tuple[Part, ...]:
         for name, net in NETS.items()
         for size, shape in SHAPES.items()
     ]
-    made.append(branches(16, 16, 8, [("half", 8), ("half1", 5)], name="halved"))
+    made.append(branches(16, 16, 8, [("half", 8), ("half_pool",), ("half1", 5)], name="halved"))
+    made.append(branches(5, 7, 11, [("pool",), ("1x1", 2)], name="pooled"))
     return tuple(part(graph, draw(graph, 3), graph.name) for graph in made)
 
 
@@ -62,11 +63,14 @@ def test_plain_c_under_sanitizers(target: str, tmp_path: Path) -> None:
 
 def test_the_nets_write_apart_by_every_kind_of_kernel() -> None:
     concat = "concat_portable"
-    assert written_apart("host") == {"pointwise_portable", "conv2d_portable", "depthwise_portable", concat}
+    host = {"pointwise_portable", "conv2d_portable", "depthwise_portable", "max_pool2d_portable"}
+    assert written_apart("host") == host | {concat}
+    assert written_apart("cortex-m3") >= {"conv2d_thumb2", concat}
     m4 = {"pointwise_dsp", "conv2d_dsp", "conv2d_direct_dsp", "winograd1d_dsp", "winograd2d_dsp"}
-    assert written_apart("cortex-m4") >= m4 | {"winograd_stride2_dsp", concat}
-    m55 = {"pointwise_mve", "conv2d_mve", "conv2d_mve_gathered", concat}
-    assert written_apart("cortex-m55") >= m55
+    m4 |= {"winograd_stride2_dsp", "depthwise_dsp", "max_pool2d_dsp"}
+    assert written_apart("cortex-m4") >= m4 | {concat}
+    m55 = {"pointwise_mve", "conv2d_mve", "conv2d_mve_gathered", "depthwise_mve", "max_pool2d_mve"}
+    assert written_apart("cortex-m55") >= m55 | {concat}
 
 
 class Module(nn.Module):

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from projgen.ir.attrs import Concat, Conv2d, Reshape, Select
+from projgen.ir.attrs import Concat, Conv2d, MaxPool2d, Reshape, Select
 from projgen.ir.graph import Array, Graph, Node, Port, Stage, Value
 from projgen.ir.types import DType, Quant, TensorType
 from projgen.ops import conv, conv_residual, linear, registry
+from projgen.ops.pool import infer_pool
 from projgen.ops.record import Sample
 
 
@@ -194,8 +195,9 @@ def branches(
     """Branches from one map joined along the channels, then (``tail``) a 1x1 convolution.
 
     A branch is ("1x1", n), ("3x3", n), ("strip", n) for 1x3, ("reduced", m, n) for 1x1 and 3x3, ("half", n) and
-    ("half1", n) for 3x3 and 1x1 with stride 2, ("depthwise",), ("table",), ("input",), ("constant", n), or a list of
-    these. ``tap``: the first part is read by a table too.
+    ("half1", n) for 3x3 and 1x1 with stride 2, ("pool",) and ("half_pool",) for the maximum of 3x3 and, with stride 2,
+    of 2x2, ("depthwise",), ("table",), ("input",), ("constant", n), or a list of these. ``tap``: the first part is read
+    by a table too.
     """
     net = Net(name)
     x = net.input((h, w, c), perm=(1, 2, 0))
@@ -226,6 +228,10 @@ def _branch(net: Net, x: str, base: str, part: Branch) -> str:
             return net.conv(base, n, (3, 3), Conv2d((2, 2), (1, 1, 1, 1)))
         case "half1":
             return net.conv(base, n, (1, 1), Conv2d((2, 2)))
+        case "pool":
+            return net.apply(_pool(net, base, MaxPool2d((3, 3), (1, 1), (1, 1, 1, 1))), base)
+        case "half_pool":
+            return net.apply(_pool(net, base, MaxPool2d((2, 2), (2, 2))), base)
         case "depthwise":
             return net.conv(base, channels, (3, 3), Conv2d(padding=(1, 1, 1, 1), groups=channels))
         case "table":
@@ -309,6 +315,17 @@ def random_net(choices: Sequence[int], h: int, w: int, c: int, outputs: int, nam
         else:
             made.append(net.conv(a, c, (3, 3), Conv2d((1, 1), (1, 1, 1, 1), (1, 1), c if pick % 2 else 1)))
     return net.graph(*made[-outputs:])
+
+
+def _pool(net: Net, x: str, attrs: MaxPool2d) -> Sample:
+    """A maximum pooling of a value of ``net``."""
+    base = next(iter(registry()["max_pool2d"].samples()))
+    (node,) = base.graph.nodes
+    t = net.values[x].type
+    values = dict(base.graph.values)
+    values[node.inputs["x"]] = replace(values[node.inputs["x"]], type=t)
+    values[node.output] = replace(values[node.output], type=t.with_shape(infer_pool(attrs, {"x": t}).shape))
+    return replace(base, graph=replace(base.graph, nodes=(replace(node, attrs=attrs),), values=values))
 
 
 def wide_branches(h: int = 6, w: int = 6, name: str = "wide") -> Graph:
