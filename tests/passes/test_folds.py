@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 
 from projgen.ir import attrs as ir
 from projgen.ir.graph import Graph
+from projgen.ir.interpreter import run_float
 from projgen.passes import PIPELINE, Step, fold_affine, fold_pad, fuse_activation, run_pipeline
 from projgen.passes.record import Pass
+from projgen.quant.calibrate import calibrate
+from projgen.quant.model import QuantizedModel
+from projgen.quant.quantise import quantise
 from tests.passes.graphs import Maker, same_meaning
 
 
@@ -196,6 +200,78 @@ def test_activations_in_a_row_are_one() -> None:
     assert run_pipeline(before).nodes[0].attrs.activation == "relu6"
 
 
+MOVES = {
+    "max_pool2d": ir.MaxPool2d((2, 2), (2, 2), (1, 0, 1, 0)),
+    "reshape": ir.Reshape((15, 8)),
+    "transpose": ir.Transpose((2, 0, 1)),
+    "slice": ir.Slice(2, 1, 7, 2),
+    "select": ir.Select(0, -1),
+    "pad": ir.Pad(((1, 1), (0, 0), (0, 2)), -3.0),
+}
+
+
+@pytest.mark.parametrize("kind", ["relu", "relu6"])
+@pytest.mark.parametrize("op", MOVES)
+def test_activations_pass_what_moves_values(op: str, kind: str) -> None:
+    m = Maker(x=(5, 3, 4))
+    y = m.node("move", op, MOVES[op], x=m.conv("conv", "x", 8, 1))
+    before = m.graph(m.node("clamp", "unary", ir.Unary(kind), x=y))
+    assert folded(before, fuse_activation.PASS) == ["conv2d", op]
+    assert run_pipeline(before).nodes[0].attrs.activation == kind
+
+
+@pytest.mark.parametrize("op", MOVES)
+def test_activations_stay_behind_what_others_read(op: str) -> None:
+    m = Maker(x=(5, 3, 4))
+    y = m.conv("conv", "x", 8, 1)
+    moved = m.node("move", op, MOVES[op], x=y)
+    assert folded(m.graph(m.relu("relu", moved), y), fuse_activation.PASS) == ["conv2d", op, "unary"]
+    assert folded(m.graph("relu", moved), fuse_activation.PASS) == ["conv2d", op, "unary"]
+
+
+def test_an_activation_passes_a_mean_nowhere() -> None:
+    m = Maker(x=(6, 4, 4))
+    y = m.node("mean", "avg_pool2d", ir.AvgPool2d((2, 2), (2, 2)), x=m.conv("conv", "x", 8, 1))
+    assert folded(m.graph(m.relu("relu", y)), fuse_activation.PASS) == ["conv2d", "avg_pool2d", "unary"]
+
+
+def test_an_activation_goes_into_every_part_of_a_concat() -> None:
+    """Also of a nested one, through a maximum, and into a constant part."""
+    m = Maker(x=(6, 5, 4))
+    pooled = m.node("max", "max_pool2d", ir.MaxPool2d((3, 3), (1, 1), (1, 1, 1, 1)), x=m.conv("a", "x", 3, 1))
+    inner = m.node("inner", "concat", ir.Concat(2), x0=pooled, x1=m.random(6, 5, 2))
+    r6 = m.node("r6", "unary", ir.Unary("relu6"), x=m.conv("b", "x", 2, 1))
+    joined = m.node("joined", "concat", ir.Concat(2), x0=inner, x1=m.conv("c", "x", 4, 1), x2=r6)
+    before = m.graph(m.relu("relu", joined))
+    ops = folded(before, fuse_activation.PASS)
+    assert sorted(ops) == ["concat", "concat", "conv2d", "conv2d", "conv2d", "max_pool2d"]
+    activations = {n.name: n.attrs.activation for n in run_pipeline(before).nodes if isinstance(n.attrs, ir.Conv2d)}
+    assert activations == {"a": "relu", "b": "relu6", "c": "relu"}
+
+
+@pytest.mark.parametrize("other", ["read twice", "output", "an input", "sigmoid", "the same"])
+def test_an_activation_stays_behind_a_concat_with_a_part_that_would_keep_it(other: str) -> None:
+    m = Maker(x=(6, 5, 4))
+    first, second = m.conv("a", "x", 4, 1), m.conv("b", "x", 4, 1)
+    outputs = []
+    match other:
+        case "read twice":
+            outputs = [m.node("sigmoid", "unary", ir.Unary("sigmoid"), x=second)]
+        case "output":
+            outputs = [second]
+        case "an input":
+            m.drop("b")
+            second = "x"
+        case "sigmoid":
+            second = m.node("sigmoid", "unary", ir.Unary("sigmoid"), x=second)
+        case "the same":
+            m.drop("b")
+            second = first
+    joined = m.node("joined", "concat", ir.Concat(2), x0=first, x1=second)
+    before = m.graph(m.relu("relu", joined), *outputs)
+    assert folded(before, fuse_activation.PASS)[-2:] == ["concat", "unary"]
+
+
 @pytest.mark.parametrize("role", ["q", "k", "v"])
 def test_scaled_queries_and_keys_scale_the_scores(role: str) -> None:
     m = Maker(q=(3, 8), k=(5, 2, 4), v=(5, 2, 4))
@@ -208,3 +284,20 @@ def test_scaled_queries_and_keys_scale_the_scores(role: str) -> None:
     (node,) = (n for n in folded.nodes if isinstance(n.attrs, ir.Attention))
     assert node.attrs.scale == pytest.approx(0.5 if role == "v" else 0.15)
     assert ("mul" in [n.op for n in folded.nodes]) == (role == "v")
+
+
+def test_no_table_is_left_behind_a_concat_and_nothing_is_lost() -> None:
+    """Every part has the map of what is left of the whole, and the output is no further from the float graph's."""
+    m = Maker(x=(6, 5, 4))
+    parts = {f"x{i}": m.conv(f"conv{i}", "x", 3, 1) for i in range(3)}
+    before = m.graph(m.relu("relu", m.node("joined", "concat", ir.Concat(2), **parts)))
+    x = np.random.default_rng(2).normal(size=(40, 6, 5, 4)).astype(np.float32)
+
+    def error(graph: Graph) -> tuple[list[str], float]:
+        model = QuantizedModel(quantise(graph, calibrate(graph, [(x,)])))
+        return [n.op for n in model.graph.nodes], float(np.abs(model(x) - run_float(graph, x)[0]).max())
+
+    after = run_pipeline(before)
+    (ops, apart), (_, behind) = error(after), error(before)
+    assert ops == ["conv2d", "conv2d", "conv2d", "concat"]
+    assert apart <= behind
