@@ -295,7 +295,7 @@ def test_no_table_is_left_behind_a_concat_and_nothing_is_lost() -> None:
 
     def error(graph: Graph) -> tuple[list[str], float]:
         model = QuantizedModel(quantise(graph, calibrate(graph, [(x,)])))
-        return [n.op for n in model.graph.nodes], float(np.abs(model(x) - run_float(graph, x)[0]).max())
+        return [n.op for n in model.graph.nodes], float(np.abs(model(x) - run_float(graph, (x,))[0]).max())
 
     after = run_pipeline(before)
     (ops, apart), (_, behind) = error(after), error(before)
