@@ -182,7 +182,14 @@ FAULTS = (  # what, generated for, folder, file, what stands there, what the fau
     ),
     ("outputs over other parts", "cortex-m4", "templates", WINOGRAD, 'if apart else "pixel"', 'if 0 else "pixel"'),
     ("windows side by side", "cortex-m4", "templates", POOL, "count * {{ pixel }}", "count * {{ channels }}"),
-    ("steps of MVE", "cortex-m55", "runtime_c", "src/pg_pointwise_mve.h", "y, at * p->outputs", "y, at * p->inputs"),
+    (
+        "steps of MVE",
+        "cortex-m55",
+        "runtime_c",
+        "src/pg_pointwise_mve.h",
+        "to + at * p->outputs",
+        "to + at * p->inputs",
+    ),
 )
 
 
