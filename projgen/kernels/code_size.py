@@ -89,6 +89,8 @@ _BOTH_FORMS: Final = {
 _BOTH_FORMS_OF_BLOCK: Final = {"conv_im2col.h.j2": 500}
 # A portable kernel, instantiated for its types, by the last of its source files.
 _PORTABLE: Final = {
+    "pg_lut.h": 28,
+    "pg_lut_thumb2.h": 76,
     "pg_linear.h": 576,
     "pg_conv2d.h": 960,
     "pg_pointwise.h": 624,

@@ -1,9 +1,11 @@
-"""Element-wise sum and product on DSP cores: four elements at a time.
+"""Element-wise sum and product on DSP cores, and tables on all with Thumb-2 instructions: four elements at a time.
 
 Where b is repeated, both are ``requantise(f a + s)`` with f and s linear in b, and share their code.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from projgen.ir.graph import Graph, Node
 from projgen.ir.numerics import AddNumerics
@@ -113,7 +115,23 @@ def _repeated(graph: Graph, node: Node, found: Fitting) -> KernelChoice:
     )
 
 
+def _lut(graph: Graph, node: Node, _target: Target, *, kernel: str) -> KernelChoice:
+    x = graph.arg(node, "x").type
+    return KernelChoice(
+        kernel=kernel,
+        function="pg_lut_thumb2",
+        struct="pg_lut_thumb2_params",
+        fields={"table": TableRef("table"), "count": x.elements},
+        tables=(plain(graph, node, "table", "table", "int8", "y of x = -128..127"),),
+        sources=("pg_lut_thumb2.h",),
+        instructions=15 * (x.elements // 4) + 5 * (x.elements % 4) + 21,
+        in_place=frozenset({"x"}),
+    )
+
+
 KERNELS = (
     KernelDef("add_dsp", "add", frozenset({"dsp"}), _binary),
     KernelDef("mul_dsp", "mul", frozenset({"dsp"}), _binary),
+    KernelDef("lut_dsp", "lut", frozenset({"dsp"}), partial(_lut, kernel="lut_dsp")),
+    KernelDef("lut_thumb2", "lut", frozenset({"thumb2"}), partial(_lut, kernel="lut_thumb2")),
 )
