@@ -15,7 +15,7 @@ from projgen.kernels.record import KernelChoice
 from projgen.kernels.shape import concat
 from projgen.options import CompileOptions
 from projgen.schedule import stream
-from projgen.schedule.choose import candidates, cost, rank
+from projgen.schedule.choose import candidates, cost, rank, table_bytes
 from projgen.schedule.lower import Overrides, lower, pitches
 from projgen.schedule.order import ordered
 from projgen.schedule.plan import demand, lower_bound, plan
@@ -75,6 +75,7 @@ class _Trial:
     bound: tuple[int, int]
     spent: float  # beside code
     cost: float
+    flash: float  # bytes of tables and code
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class _Search:
         trial = self._trial(replace(first, kernels=chosen))
         self.start = self._planned(trial)
         self.limit = _DEARER * trial.spent
+        self.room = _DEARER * trial.flash if options.optimise == "flash" else float("inf")
         self.rows = {n.name: self._row_choice(chosen[n.name], self.able[n.name]) for n in nodes}
         self.lean = {n.name: self._lean_choice(self.rows[n.name], self.able[n.name]) for n in nodes}
         calls = [Call(n, self.rows[n.name]) for n in nodes]
@@ -157,12 +159,17 @@ class _Search:
         made = ordered(lowered or lower(self.graph, self.target, self.options, overrides))
         demanded = demand(made)
         bound = (lower_bound(demanded, with_inputs=True), lower_bound(demanded))
-        spent, code = 0.0, dict[str, float]()
+        spent, tables, code = 0.0, 0, dict[str, float]()
         for s in made.segments:
             for c in s.calls:
+                tables += table_bytes(c.choice)
                 spent += s.repeats * cost(c.choice, self.options.optimise, by_rows=s.kind is Kind.ROWS)
                 code |= self._code(c.choice, by_rows=s.kind is Kind.ROWS)
-        return _Trial(overrides, made, bound, spent, spent + self.byte * sum(code.values()))
+        size = sum(code.values())
+        return _Trial(overrides, made, bound, spent, spent + self.byte * size, tables + size)
+
+    def _cheap(self, trial: _Trial) -> bool:
+        return trial.spent <= self.limit and trial.flash <= self.room
 
     def _code(self, choice: KernelChoice, *, by_rows: bool) -> dict[str, float]:
         """Units of code behind a choice, which may be one for its place in a Concat."""
@@ -177,7 +184,7 @@ class _Search:
         for trial in sorted(trials, key=lambda t: (t.bound, t.cost)):
             if trial.bound > best.size:
                 break
-            if trial.spent <= self.limit:
+            if self._cheap(trial):
                 best = min(best, self._planned(trial), key=lambda s: s.key)
         return best if best.key < state.key and best.key[:3] < state.key[:3] else None
 
@@ -213,7 +220,7 @@ class _Search:
                 if name in streamed or slow or choice.scratch_bytes >= held.kernels[name].scratch_bytes:
                     continue
                 trial = self._trial(replace(held, kernels={**held.kernels, name: choice}))
-                if trial.spent <= self.limit and trial.bound <= best.size:
+                if self._cheap(trial) and trial.bound <= best.size:
                     found = self._planned(trial)
                     best = found if found.key[:3] < best.key[:3] else best
         return best if best.size < start.size else start

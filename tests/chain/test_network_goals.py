@@ -45,3 +45,14 @@ def test_mlperf_tiny_networks_keep_their_limits(file: str, target: str, build: s
     assert 0 < (m.instructions or 0) <= instructions
     assert arena is None or m.arena_bytes <= arena
     assert code is None or m.code_bytes <= code
+
+
+@pytest.mark.slow
+@pytest.mark.qemu
+@pytest.mark.parametrize("target", ["cortex-m3", "cortex-m4", "cortex-m55"])
+def test_flash_is_saved_where_it_is_favoured(target: str, tmp_path: Path) -> None:
+    """Also where less RAM is on offer for little beside code."""
+    if "PROJGEN_DATA" not in os.environ:
+        pytest.skip("PROJGEN_DATA is not set")
+    fast, small = (measured(_quantised(KWS), target, build, tmp_path) for build in ("speed", "flash"))
+    assert small.weight_bytes + small.code_bytes < fast.weight_bytes + fast.code_bytes
