@@ -42,7 +42,7 @@ def test_limits_hold_as_measured(target: str, tmp_path: Path) -> None:
 def test_rows_of_few_pixels_are_predicted(tmp_path: Path) -> None:
     """A row of five pixels takes two blocks of four: row by row a pair of pointwise layers costs much more."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(32, 12, 1, bias=False), nn.Conv2d(12, 40, 1), nn.ReLU()).eval()
+    model = nn.Sequential(nn.Conv2d(32, 20, 1, bias=False), nn.Conv2d(20, 40, 1), nn.ReLU()).eval()
     x = torch.randn(8, 32, 25, 5)
     q = projgen.quantize(model, x, equalise=False)
     machine = load_target("cortex-m55")
