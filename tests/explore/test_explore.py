@@ -237,7 +237,6 @@ def test_levels_and_methods_appear_once_in_order() -> None:
 
 
 def test_dask_gives_the_same_models(tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="Dask is optional")
     folders = {name: tmp_path / name for name in ("dask", "loky")}
     for backend, folder in folders.items():
         explore(
